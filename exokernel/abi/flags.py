@@ -1,0 +1,111 @@
+"""The small enumerations that travel in registers."""
+
+from enum import IntEnum, IntFlag
+
+ANY = 0xFFFF_FFFF
+"""Any frame, any sector: the kernel chooses.  Also `no frame` where a frame is optional."""
+SELF = 0
+"""The calling environment, where an environment's number is expected (number 0 is never given to anybody)."""
+ANYONE = 0
+"""In `yield`: whoever the global policy chooses."""
+FOREVER = 0xFFFF_FFFF_FFFF_FFFF
+"""A deadline that never comes."""
+
+
+class Rights(IntFlag):
+    """What a mapping, a loan or an access-list entry allows; also the permissions of a capability."""
+
+    READ = 1
+    WRITE = 2
+    EXECUTE = 4
+    CONTROL = 8
+    """Of a frame or an extent: to lend, to give and to free it.  Of an environment: to act in its place."""
+
+
+class Sharing(IntEnum):
+    """How `share_page` and `share_sectors` bind the other environment."""
+
+    LOAN = 0
+    """Ends when the lender ends it, lets go of the frame or dies; charged to the lender alone."""
+    HOLD = 1
+    """Makes the other a co-holder, charged in full, whom the giver cannot undo."""
+
+
+class PageBits(IntFlag):
+    """Bits of a page-table entry a library may ask the kernel to clear, where x86-64 has them.
+
+    ACCESSED_BEFORE is the kernel's: when its own scan clears ACCESSED it sets this one, so that a library that looks at
+    both loses nothing (the same arrangement as Linux's idle page tracking).
+    """
+
+    ACCESSED = 1 << 5
+    DIRTY = 1 << 6
+    ACCESSED_BEFORE = 1 << 9
+
+
+class Access(IntFlag):
+    """What the faulting instruction tried, in `page_fault`; the values are the x86 page-fault error code's."""
+
+    PRESENT = 1
+    """The page is mapped, and the mapping does not allow this access."""
+    WRITE = 2
+    USER = 4
+    FETCH = 16
+
+
+class Event(IntEnum):
+    """What `block` can wait for and the up-call `event` can tell."""
+
+    DISK = 0
+    """A disk request ended.  `block`: value = the request's number."""
+    WOKEN = 1
+    """Somebody called `wake`.  `block`: value = the counter as last seen."""
+    FRAMES = 2
+    """Frames became available.  `block`: value = the counter as last seen."""
+    TIME = 3
+    """The deadline has come."""
+    EXIT = 4
+    """An environment this one created has ended.  `block`: value = its number."""
+    CHILD = 5
+    """Any environment this one created has ended.  `block`: value = the counter as last seen."""
+
+
+class TrapReason(IntEnum):
+    """Why the up-call `trap` came."""
+
+    EXCEPTION = 0
+    """code = the x86 vector, detail = its error code."""
+    PRIVILEGED = 1
+    """A privileged instruction; code = 13."""
+    INTERRUPT = 2
+    """A software interrupt; code = its vector; the interrupted rip is behind the instruction."""
+    FOREIGN_CALL = 3
+    """A `syscall` whose number is not the kernel's; code = the number; the interrupted rip is behind the instruction."""
+
+
+class ResumeReason(IntEnum):
+    """Why the up-call `resume_cpu` came."""
+
+    STARTED = 0
+    YIELDED = 1
+    EVENT = 2
+    PREEMPTED = 3
+
+
+class Taken(IntEnum):
+    """What became of the contents of a page that was taken by force."""
+
+    LOST = 0
+    """The frame had no backing: the contents are gone."""
+    SAVED = 1
+    """The frame was dirty and was written to its backing sectors first."""
+    CLEAN = 2
+    """The frame was clean, so nothing was written: its backing, or whatever it was filled from, still equals it."""
+
+
+class Subject(IntEnum):
+    """What kind of thing an access list belongs to, in `set_access`."""
+
+    FRAME = 0
+    EXTENT = 1
+    ENVIRONMENT = 2

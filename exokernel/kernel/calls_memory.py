@@ -1,0 +1,166 @@
+"""The down-calls on memory: each checks a right and does one thing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from exokernel.abi.errors import Error
+from exokernel.abi.flags import ANY, PageBits, Rights, Sharing
+from exokernel.abi.layout import SECTORS_PER_PAGE
+from exokernel.kernel.calls_environment import require_control
+from exokernel.kernel.dispatch import serves
+from exokernel.kernel.environment import RESERVED_MAXIMUM, Context, Environment
+from exokernel.kernel.frames import LOANS_MAXIMUM
+from exokernel.kernel.refusal import Refusal
+from exokernel.machine import costs
+
+if TYPE_CHECKING:
+    from exokernel.kernel.kernel import Kernel
+
+ANY_RIGHT = int(Rights.READ | Rights.WRITE | Rights.EXECUTE)
+CLEARABLE = int(PageBits.ACCESSED | PageBits.DIRTY | PageBits.ACCESSED_BEFORE)
+CLEAR_MAXIMUM = 1 << 16
+
+
+@serves("alloc_page")
+def alloc_page(kernel: Kernel, caller: Environment, context: Context, number: int, env: Environment) -> int:
+    """A free frame, this very frame, or NO_FRAME and the asking has begun."""
+    require_control(caller, env)
+    kernel.charge(caller, costs.ZERO_FRAME)
+    if number != ANY:
+        frame = kernel.frames.take_free(env, number)
+        if frame is None:
+            for holder in kernel.frames.get(number).holders:
+                if holder is not caller:
+                    kernel.revocation.ask(holder, 1, number)
+            frame = kernel.frames.take_free(env, number)
+            if frame is None:
+                raise Refusal(Error.FRAME_BUSY)
+        return frame.number
+    frame = kernel.frames.take_free(env)
+    if frame is None and kernel.revocation.short_of_frames(env):
+        frame = kernel.frames.take_free(env)
+    if frame is None:
+        raise Refusal(Error.NO_FRAME)
+    kernel.revocation.no_longer_wants(env)
+    return frame.number
+
+
+@serves("dealloc_page")
+def dealloc_page(kernel: Kernel, caller: Environment, context: Context, number: int, env: Environment) -> int:
+    """End a hold."""
+    require_control(caller, env)
+    frame = kernel.frames.get(number)
+    if env not in frame.holders:
+        raise Refusal(Error.DENIED)
+    freed = kernel.frames.let_go(env, frame)
+    kernel.revocation.gave_back(env, frame, freed)
+    return 0
+
+
+@serves("create_mapping")
+def create_mapping(
+    kernel: Kernel, caller: Environment, context: Context, va: int, number: int, rights: int, env: Environment
+) -> int:
+    """Bind a page to a frame; the page table enforces it from now on."""
+    require_control(caller, env)
+    frame = kernel.frames.get(number)
+    if rights & ~ANY_RIGHT or not rights & ANY_RIGHT:
+        raise Refusal(Error.BAD_ARGUMENT)
+    allowed = kernel.frames.rights(caller, frame)
+    if rights & ~allowed or (env is not caller and rights & ~kernel.frames.rights(env, frame)):
+        raise Refusal(Error.DENIED)
+    kernel.charge(caller, 4 * costs.TABLE_LEVEL)
+    try:
+        kernel.spaces.map(env, va, frame, rights)
+    except Refusal as refusal:
+        if refusal.error is Error.NO_FRAME and kernel.revocation.short_of_frames(env):
+            kernel.spaces.map(env, va, kernel.frames.get(number), rights)
+        else:
+            raise
+    return 0
+
+
+@serves("remove_mapping")
+def remove_mapping(kernel: Kernel, caller: Environment, context: Context, va: int, env: Environment) -> int:
+    """Unbind a page."""
+    require_control(caller, env)
+    kernel.charge(caller, 4 * costs.TABLE_LEVEL + costs.TLB_FLUSH)
+    kernel.spaces.unmap(env, va)
+    return 0
+
+
+@serves("clear_page_bits")
+def clear_page_bits(kernel: Kernel, caller: Environment, context: Context, va: int, count: int, bits: int) -> int:
+    """Clear accessed or dirty bits in a range."""
+    if not bits or bits & ~CLEARABLE or count > CLEAR_MAXIMUM:
+        raise Refusal(Error.BAD_ARGUMENT)
+    kernel.charge(caller, costs.TLB_FLUSH + count)
+    return kernel.spaces.clear_bits(caller, va, count, bits)
+
+
+@serves("share_page")
+def share_page(
+    kernel: Kernel, caller: Environment, context: Context, number: int, env: Environment, sharing: int, rights: int
+) -> int:
+    """Lend a frame, or make another environment its co-holder."""
+    frame = kernel.frames.get(number)
+    if not kernel.frames.rights(caller, frame) & Rights.CONTROL:
+        raise Refusal(Error.DENIED)
+    if env is caller and sharing == Sharing.LOAN:
+        raise Refusal(Error.BAD_ARGUMENT)
+    if sharing == Sharing.HOLD:
+        kernel.frames.hold(env, frame)
+    elif sharing == Sharing.LOAN and rights and not rights & ~ANY_RIGHT:
+        if caller not in frame.holders:
+            raise Refusal(Error.DENIED)
+        if len(frame.loans) >= LOANS_MAXIMUM:
+            raise Refusal(Error.TOO_MANY)
+        frame.loans[caller, env] = rights
+        kernel.frames.break_mappings(frame)
+    else:
+        raise Refusal(Error.BAD_ARGUMENT)
+    return 0
+
+
+@serves("unshare_page")
+def unshare_page(kernel: Kernel, caller: Environment, context: Context, number: int, env: Environment) -> int:
+    """End a loan."""
+    frame = kernel.frames.get(number)
+    if frame.loans.pop((caller, env), None) is None:
+        raise Refusal(Error.DENIED)
+    kernel.frames.break_mappings(frame)
+    return 0
+
+
+@serves("reserve_page")
+def reserve_page(kernel: Kernel, caller: Environment, context: Context, number: int, on: int) -> int:
+    """Name a frame that is never taken, or no longer."""
+    frame = kernel.frames.get(number)
+    if caller not in frame.holders:
+        raise Refusal(Error.DENIED)
+    if not on:
+        caller.reserved.discard(number)
+    elif number not in caller.reserved:
+        if len(caller.reserved) >= RESERVED_MAXIMUM:
+            raise Refusal(Error.TOO_MANY)
+        caller.reserved.add(number)
+    kernel.exposed.frame(frame)
+    return 0
+
+
+@serves("set_backing")
+def set_backing(kernel: Kernel, caller: Environment, context: Context, number: int, sector: int) -> int:
+    """Preload the repossession vector."""
+    frame = kernel.frames.get(number)
+    if caller not in frame.holders:
+        raise Refusal(Error.DENIED)
+    if sector == ANY:
+        frame.backing.pop(caller, None)
+        return 0
+    if not kernel.disk.may_write(caller, sector, SECTORS_PER_PAGE):
+        raise Refusal(Error.BAD_SECTOR)
+    frame.backing[caller] = sector
+    return 0
+
+

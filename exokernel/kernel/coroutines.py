@@ -1,0 +1,133 @@
+"""Python contexts: coroutines that trap by awaiting.
+
+A coroutine is resumed with the answer to its last trap, runs until it awaits the next, and that trap is answered as one of
+machine code is.  Each resumption is charged a fixed cost.  Python cannot confine Python, so a coroutine is trusted not to
+reach around its `Exo`; what it is *allowed* is what its environment is allowed.  One that never awaits is stopped by a
+watchdog on the host.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any
+
+from exokernel.abi.errors import Error
+from exokernel.abi.traps import DownCallTrap, ReadTrap, WriteTrap
+from exokernel.kernel import dispatch
+from exokernel.kernel.death import Cause
+from exokernel.kernel.environment import Context, ContextState, Environment, State
+from exokernel.kernel.refusal import AccessFault, Refusal
+from exokernel.machine import costs
+
+if TYPE_CHECKING:
+    from exokernel.kernel.kernel import Kernel
+
+
+class NeverCameBack(BaseException):
+    """Raised inside a coroutine by the watchdog; a BaseException so that `except Exception` does not swallow it."""
+
+
+class Watchdog:
+    """A host thread that looks, once in `seconds`, whether the same resumption is still running."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._resumption = 0
+        self.running = False
+        self._over = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._target = 0
+
+    def __enter__(self) -> Watchdog:
+        self._target = threading.get_ident()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def resuming(self) -> None:
+        """A coroutine is about to run."""
+        self._resumption += 1
+        self.running = True
+        if self._thread is None:
+            self._over.clear()
+            self._thread = threading.Thread(target=self._watch, name="exokernel watchdog", daemon=True)
+            self._thread.start()
+
+    def _watch(self) -> None:
+        seen = -1
+        while not self._over.wait(self._seconds):
+            if self.running and self._resumption == seen:
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._target), ctypes.py_object(NeverCameBack))
+            seen = self._resumption
+
+
+def close(coroutine: Coroutine[Any, Any, Any]) -> None:
+    """Drop a coroutine whose environment has ended; it may not trap any more."""
+    try:
+        coroutine.close()
+    except (RuntimeError, ValueError):
+        return
+
+
+def step(kernel: Kernel, environment: Environment, context: Context) -> None:
+    """Resume a coroutine until its next trap, and answer that."""
+    coroutine = context.coroutine
+    assert coroutine is not None
+    kernel.charge(environment, costs.COROUTINE_RESUMPTION)
+    if environment.state is not State.ALIVE:
+        return
+    request = context.again
+    if request is not None:
+        context.again = None
+    else:
+        answer, context.answer = context.answer, None
+        watchdog = kernel.watchdog
+        watchdog.resuming()
+        try:
+            request = coroutine.send(answer)
+        except StopIteration:
+            watchdog.running = False
+            _ended(kernel, environment, context)
+            return
+        except NeverCameBack:
+            kernel.kill(environment, context, Cause.WATCHDOG, f"in {coroutine.__qualname__}")
+            return
+        except Exception as error:
+            watchdog.running = False
+            kernel.kill(environment, context, Cause.RAISED, f"{type(error).__name__}: {error} (in {coroutine.__qualname__})")
+            kernel.python_errors.append(error)
+            return
+        finally:
+            watchdog.running = False
+    try:
+        match request:
+            case DownCallTrap(number=number, arguments=arguments):
+                dispatch.python(kernel, environment, context, number, arguments)
+            case ReadTrap(va=va, size=size):
+                context.answer = kernel.spaces.read(environment, va, size)
+            case WriteTrap(va=va, data=data):
+                kernel.spaces.write(environment, va, data)
+            case _:
+                kernel.kill(environment, context, Cause.BAD_AWAIT, repr(request))
+    except AccessFault as fault:
+        context.again = request
+        kernel.page_fault(environment, context, fault.va, fault.code)
+    except Refusal as refusal:
+        context.answer = Error(refusal.error)
+
+
+def _ended(kernel: Kernel, environment: Environment, context: Context) -> None:
+    """A coroutine has returned: a handler lets what it interrupted go on; a program's end is its environment's."""
+    environment.stop(context, ContextState.STOPPED)
+    del environment.contexts[context.number]
+    if context.upcall is not None:
+        kernel.upcalls.handler_ended(environment, context)
+        kernel.consider(environment)
+    elif not environment.contexts or context.number == 0:
+        kernel.end(environment, 0)

@@ -1,0 +1,181 @@
+"""Environments and their contexts: plain data about who runs, what it holds, and what it waits for.
+
+An environment is the unit of protection and of account: an address space, bindings, a key ring, up-call entries.  It owns a
+bounded set of numbered contexts, each either a set of processor registers or a Python coroutine.  Of the contexts that are
+READY the one made ready last runs, so that a handler comes before what it interrupted.  Only an environment with a ready
+context is runnable.
+"""
+
+from collections import deque
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from enum import Enum, IntEnum
+from typing import Any
+
+from exokernel.abi.flags import Event
+from exokernel.abi.layout import MAXIMUM_CONTEXTS
+from exokernel.abi.pages import EVENT_COUNTERS
+from exokernel.abi.upcalls import Upcall
+from exokernel.kernel.capabilities import RING_SLOTS, AccessList, Name, Ring
+from exokernel.machine.context import MachineContext
+
+RESERVED_MAXIMUM = 64
+REQUESTS_MAXIMUM = 64
+
+
+class State(IntEnum):
+    """An environment's life; the values stand in the exposed environment table."""
+
+    NEW = 1
+    ALIVE = 2
+    DEAD = 3
+
+
+class ContextState(Enum):
+    READY = "ready"
+    BLOCKED = "blocked"
+    STOPPED = "stopped by a handler"
+
+
+@dataclass(slots=True)
+class Wait:
+    """What a blocked context waits for: see `block`."""
+
+    event: Event
+    value: int
+    deadline: int
+
+
+@dataclass(slots=True, eq=False)
+class Context:
+    """One flow of control: `machine` registers or a `coroutine`; never both."""
+
+    number: int
+    machine: MachineContext | None = None
+    coroutine: Coroutine[Any, Any, Any] | None = None
+    state: ContextState = ContextState.READY
+    answer: Any = None
+    """What the coroutine's last trap is answered with when it runs again."""
+    again: Any = None
+    """A trap of the coroutine that faulted and is answered anew instead."""
+    wait: Wait | None = None
+    interrupted: int | None = None
+    """A handler's: the context that stands still until it ends."""
+    upcall: Upcall | None = None
+    kept: bool = False
+
+
+@dataclass(slots=True)
+class PendingUpcall:
+    """A request that waits until the environment can take it."""
+
+    upcall: Upcall
+    arguments: tuple[int, ...]
+
+
+@dataclass(slots=True)
+class ReleaseRequest:
+    """`please_release_page` under way: `count` frames or this very `frame`, `remaining` cycles of the victim's own time,
+    and the cycle at which it ends even if the victim's writes are still in the disk queue."""
+
+    count: int
+    frame: int | None
+    remaining: int
+    hard_limit: int
+    issued: int
+    serial: int
+
+
+@dataclass(slots=True)
+class Accounts:
+    """What an environment has used, for reports and for nobody's decisions."""
+
+    instructions: int = 0
+    cycles: int = 0
+    faults: int = 0
+    downcalls: int = 0
+    upcalls: int = 0
+    sectors_read: int = 0
+    sectors_written: int = 0
+    taken: int = 0
+    held_peak: int = 0
+
+
+@dataclass(eq=False)
+class Environment:
+    """One environment; `number` carries a generation and is not used again."""
+
+    number: int
+    parent: int
+    name: Name
+    ring: Ring
+    access: AccessList
+    quota: int
+    root: int
+    own: int
+    """Physical address of the own page, in bytes."""
+    guarantee: int = 0
+    state: State = State.NEW
+    held: dict[int, None] = field(default_factory=dict)
+    tables: dict[int, int] = field(default_factory=dict)
+    """Page-table frames with the number of entries in use in each."""
+    leaves: dict[int, int] = field(default_factory=dict)
+    """Physical address of the last-level table of each 2 MiB, by va >> 21."""
+    reserved: set[int] = field(default_factory=set)
+    contexts: dict[int, Context] = field(default_factory=dict)
+    ready: list[Context] = field(default_factory=list)
+    entries: list[int] = field(default_factory=lambda: [0] * len(Upcall))
+    stack_base: int = 0
+    stack_size: int = 0
+    library: Any = None
+    pending: deque[PendingUpcall] = field(default_factory=deque)
+    events: list[int] = field(default_factory=lambda: [0] * EVENT_COUNTERS)
+    request: ReleaseRequest | None = None
+    wants_frames: bool = False
+    outstanding: dict[int, int | None] = field(default_factory=dict)
+    """Disk requests by number: None while under way, then the status until somebody waits for it."""
+    writes: int = 0
+    """Writes in the disk queue."""
+    taken_total: int = 0
+    taken_told: int = 0
+    exit_status: int = 0
+    children: dict[int, int | None] = field(default_factory=dict)
+    """By number: None while alive, then the exit status."""
+    accounts: Accounts = field(default_factory=Accounts)
+
+    @property
+    def charged(self) -> int:
+        """Frames it is charged for, page tables included."""
+        return len(self.held) + len(self.tables)
+
+    def new_context(self, **fields: Any) -> Context | None:
+        """A context of the lowest free number, ready to run next; None if the table is full."""
+        for number in range(MAXIMUM_CONTEXTS):
+            if number not in self.contexts:
+                context = self.contexts[number] = Context(number, **fields)
+                self.ready.append(context)
+                return context
+        return None
+
+    def stop(self, context: Context, state: ContextState) -> None:
+        """Take a context off the ready list."""
+        context.state = state
+        if context in self.ready:
+            self.ready.remove(context)
+
+    def make_ready(self, context: Context) -> None:
+        """Put a context back; it runs next."""
+        if context.state is not ContextState.READY:
+            context.state = ContextState.READY
+            self.ready.append(context)
+
+    def handles(self, upcall: Upcall) -> bool:
+        """Whether the library has an entry for this up-call."""
+        if self.library is not None:
+            return hasattr(self.library, upcall.name.lower())
+        return self.entries[upcall] != 0
+
+
+def empty_ring(own: Any) -> Ring:
+    """A key ring with `own` in slot 0."""
+    return [own] + [None] * (RING_SLOTS - 1)

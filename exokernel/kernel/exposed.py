@@ -1,0 +1,170 @@
+"""The exposed pages: the kernel keeps them true as it goes; it never reads a decision out of the shared ones.
+
+Offsets are taken from the construct declarations in `exokernel.abi.pages`, so the two cannot differ.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from exokernel.abi import pages
+from exokernel.abi.layout import MAXIMUM_ENVIRONMENTS, PAGE_SHIFT, PAGE_SIZE
+from exokernel.machine.memory import PhysicalMemory
+
+if TYPE_CHECKING:
+    from exokernel.kernel.environment import Environment
+    from exokernel.kernel.frames import Frame
+
+
+def _word(structure: Any, field: str) -> int:
+    return pages.offset_of(structure, field) >> 3
+
+
+CLOCK = _word(pages.MachinePage, "clock")
+FREE_FRAMES = _word(pages.MachinePage, "free_frames")
+ENVIRONMENTS = _word(pages.MachinePage, "environments")
+DISK_REQUESTS = _word(pages.MachinePage, "disk_requests")
+CRITICAL = _word(pages.OwnPage, "critical")
+ACTIVE = _word(pages.OwnPage, "active")
+FRAMES_WANTED = _word(pages.OwnPage, "frames_wanted")
+WANTED_FRAME = _word(pages.OwnPage, "wanted_frame")
+NUMBER = _word(pages.OwnPage, "environment")
+HELD = _word(pages.OwnPage, "held")
+TABLE_FRAMES = _word(pages.OwnPage, "table_frames")
+QUOTA = _word(pages.OwnPage, "quota")
+EVICTIONS = _word(pages.OwnPage, "evictions")
+SWAP_IN = _word(pages.OwnPage, "swap_in")
+SWAP_OUT = _word(pages.OwnPage, "swap_out")
+TAKEN_TOTAL = _word(pages.OwnPage, "taken_total")
+EVENTS = _word(pages.OwnPage, "events")
+TAKEN = _word(pages.OwnPage, "taken")
+TAKEN_WORDS = pages.TakenRecord.sizeof() >> 3
+ROW = pages.EnvironmentRow.sizeof()
+ENVIRONMENT_PAGES = MAXIMUM_ENVIRONMENTS * ROW // PAGE_SIZE
+
+
+class ExposedPages:
+    """Writes the exposed pages.  `first` is the first of `frames_needed` consecutive machine frames given to them: the
+    machine page, the disk queue, the environment table, the frame table."""
+
+    def __init__(self, memory: PhysicalMemory, first: int) -> None:
+        self._words = memory.words
+        self.machine_frame = first
+        self.queue_frame = first + 1
+        self.environment_frames = range(first + 2, first + 2 + ENVIRONMENT_PAGES)
+        table = first + 2 + ENVIRONMENT_PAGES
+        self.frame_table_frames = range(table, table + self.frame_table_pages(memory.frames))
+        self.machine = first << PAGE_SHIFT >> 3
+        self._queue = self.queue_frame << PAGE_SHIFT >> 3
+        self._environments = self.environment_frames.start << PAGE_SHIFT >> 3
+        self._frames = table << PAGE_SHIFT >> 3
+        self._free = 0
+        self._living = 0
+
+    @staticmethod
+    def frame_table_pages(frames: int) -> int:
+        """Pages that the frame table takes for so many frames."""
+        return -(-frames * 8 // PAGE_SIZE)
+
+    @classmethod
+    def frames_needed(cls, frames: int) -> int:
+        """Machine frames for all the pages together."""
+        return 2 + ENVIRONMENT_PAGES + cls.frame_table_pages(frames)
+
+    def switch_on(self, frames: int, first_free: int, sectors: int) -> None:
+        """Fill in what never changes, and mark the machine's frames."""
+        header = pages.MachinePage.build(
+            {
+                "magic": pages.MAGIC, "version": pages.VERSION, "clock": 0, "frames": frames,
+                "free_frames": frames - first_free, "sectors": sectors, "environments": 0, "disk_requests": 0,
+            }
+        )
+        for index in range(len(header) // 8):
+            self._words[self.machine + index] = int.from_bytes(header[8 * index : 8 * index + 8], "little")
+        self._free = frames - first_free
+        for number in range(first_free):
+            self._words[self._frames + number] = pages.MACHINE_FRAME
+
+    def clock(self, now: int) -> None:
+        """The virtual time."""
+        self._words[self.machine + CLOCK] = now
+
+    def frame(self, frame: Frame) -> None:
+        """A frame in use has changed hands or flags."""
+        word = self._frames + frame.number
+        if self._words[word] == 0:
+            self._free -= 1
+            self._words[self.machine + FREE_FRAMES] = self._free
+        holders = frame.holders
+        value = (holders[0].number if holders else 0) | min(len(holders), 255) << pages.FRAME_HOLDERS_SHIFT
+        if frame.table:
+            value |= pages.FRAME_TABLE_FLAG
+        elif frame.lost:
+            value |= pages.FRAME_LOST_FLAG
+        if frame.io:
+            value |= pages.FRAME_IO_FLAG
+        if frame.reserved:
+            value |= pages.FRAME_RESERVED_FLAG
+        self._words[word] = value
+
+    def free(self, number: int) -> None:
+        """A frame has become free."""
+        self._words[self._frames + number] = 0
+        self._free += 1
+        self._words[self.machine + FREE_FRAMES] = self._free
+
+    def charged(self, environment: Environment) -> None:
+        """An environment holds more or less than before."""
+        own, words = environment.own >> 3, self._words
+        held, tables = len(environment.held), len(environment.tables)
+        words[own + HELD] = held
+        words[own + TABLE_FRAMES] = tables
+        row = self._environments + ((environment.number & (MAXIMUM_ENVIRONMENTS - 1)) * ROW >> 3)
+        words[row + 1] = environment.parent | held << 32
+        words[row + 2] = tables | environment.quota << 32
+
+    def environment(self, environment: Environment) -> None:
+        """An environment has begun, ended, or has another quota."""
+        own, words = environment.own >> 3, self._words
+        words[own + NUMBER] = environment.number
+        words[own + QUOTA] = environment.quota
+        row = self._environments + ((environment.number & (MAXIMUM_ENVIRONMENTS - 1)) * ROW >> 3)
+        words[row] = environment.number | environment.state << 32
+        words[row + 3] = environment.accounts.cycles
+        self.charged(environment)
+
+    def living(self, count: int) -> None:
+        """How many environments there are."""
+        self._words[self.machine + ENVIRONMENTS] = count
+
+    def disk_queue(self, rows: list[dict[str, int]]) -> None:
+        """The requests that wait or are being served, in order."""
+        self._words[self.machine + DISK_REQUESTS] = len(rows)
+        size = pages.DiskQueueRow.sizeof()
+        for index, row in enumerate(rows[: pages.DISK_QUEUE_ENTRIES]):
+            at = self._queue + (index * size >> 3)
+            self._words[at] = row["environment"] | row["request"] << 32
+            self._words[at + 1] = row["sector"]
+            self._words[at + 2] = row["count"] | row["write"] << 32
+            self._words[at + 3] = row["frame"]
+
+    def own_word(self, environment: Environment, index: int) -> int:
+        """A word of an environment's own page: `index` is one of the constants of this module."""
+        word: int = self._words[(environment.own >> 3) + index]
+        return word
+
+    def set_own_word(self, environment: Environment, index: int, value: int) -> None:
+        """Store a word in an environment's own page."""
+        self._words[(environment.own >> 3) + index] = value
+
+    def event(self, environment: Environment, event: int) -> None:
+        """An event has been counted."""
+        self._words[(environment.own >> 3) + EVENTS + event] = environment.events[event]
+
+    def taken(self, environment: Environment, frame: int, va: int, sector: int, state: int) -> None:
+        """Append a record of a page taken by force."""
+        at = (environment.own >> 3) + TAKEN + environment.taken_total % pages.TAKEN_RECORDS * TAKEN_WORDS
+        for offset, value in enumerate((frame, va, sector, state)):
+            self._words[at + offset] = value
+        environment.taken_total += 1
+        self.set_own_word(environment, TAKEN_TOTAL, environment.taken_total)

@@ -1,0 +1,168 @@
+"""Up-calls: how the kernel enters a library OS.
+
+For machine code the interrupted registers that the delivery overwrites go onto the up-call stack, under an `iretq` frame, and
+that is all the kernel does: the way back does not pass through it.  For a Python library OS the handler is a coroutine
+in a context of its own, and the interrupted context stands still until it ends.  A fault or a trap is delivered at once; a
+request waits while a handler of its kind runs or a critical section is open, and is withdrawn when it is met.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from exokernel.abi.flags import ANY
+from exokernel.abi.layout import RED_ZONE
+from exokernel.abi.upcalls import UPCALLS, Upcall
+from exokernel.kernel import exposed
+from exokernel.kernel.death import Cause
+from exokernel.kernel.environment import Context, ContextState, Environment, PendingUpcall, State
+from exokernel.kernel.refusal import AccessFault
+from exokernel.machine.context import MachineContext, Register
+from exokernel.machine.costs import UPCALL_WORD
+from exokernel.machine.cpu import USER_CODE, USER_STACK
+
+if TYPE_CHECKING:
+    from exokernel.kernel.kernel import Kernel
+
+ARGUMENT_REGISTERS = (Register.RDI, Register.RSI, Register.RDX)
+CLEAN_FLAGS = 0x202
+FRAME_WORDS = 5
+SYSCALL_LENGTH = 2
+QUEUED = {entry.upcall for entry in UPCALLS if entry.queued}
+
+
+class UpcallDelivery:
+    """Delivers up-calls; keeps those that wait in the environment."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+
+    def request(self, environment: Environment, upcall: Upcall, arguments: tuple[int, ...]) -> None:
+        """Queue a request for an environment; one of the same kind that still waits is replaced or, for counts of pages
+        taken, added to.  Wakes a blocked environment."""
+        if environment.state is not State.ALIVE or not environment.handles(upcall):
+            return
+        if upcall is not Upcall.EVENT:
+            for waiting in environment.pending:
+                if waiting.upcall is upcall:
+                    if upcall is Upcall.PAGES_TAKEN:
+                        arguments = (arguments[0] + waiting.arguments[0],)
+                    waiting.arguments = arguments
+                    return
+        environment.pending.append(PendingUpcall(upcall, arguments))
+        self._kernel.consider(environment, urgent=True)
+
+    def withdraw(self, environment: Environment, upcall: Upcall) -> None:
+        """What was asked for has been done."""
+        for waiting in [waiting for waiting in environment.pending if waiting.upcall is upcall]:
+            environment.pending.remove(waiting)
+
+    def deliverable(self, environment: Environment) -> PendingUpcall | None:
+        """The first waiting request that may be delivered now."""
+        if not environment.pending or self._kernel.exposed.own_word(environment, exposed.CRITICAL):
+            return None
+        active = self._kernel.exposed.own_word(environment, exposed.ACTIVE) if environment.library is None else 0
+        running = {context.upcall for context in environment.contexts.values()}
+        for waiting in environment.pending:
+            if not active >> waiting.upcall & 1 and waiting.upcall not in running:
+                return waiting
+        return None
+
+    def deliver_pending(self, environment: Environment) -> None:
+        """Deliver at most one waiting request; called before the environment runs."""
+        waiting = self.deliverable(environment)
+        if waiting is None:
+            return
+        environment.pending.remove(waiting)
+        if environment.library is not None:
+            self._start_handler(environment, None, waiting.upcall, waiting.arguments)
+            return
+        context = environment.contexts.get(0)
+        if context is None or context.machine is None:
+            return
+        if context.state is ContextState.BLOCKED:
+            self._kernel.end_wait(environment, context)
+            context.machine.words[Register.RIP] -= SYSCALL_LENGTH
+        self._push(environment, context, waiting.upcall, waiting.arguments)
+
+    def raise_in(self, environment: Environment, context: Context, upcall: Upcall, arguments: tuple[int, ...]) -> bool:
+        """Deliver a fault or a trap of `context` at once.  Gives False if the library has no entry for it."""
+        if not environment.handles(upcall):
+            return False
+        if environment.library is not None:
+            self._start_handler(environment, context, upcall, arguments)
+        elif context.machine is None:
+            return False
+        else:
+            self._push(environment, context, upcall, arguments)
+        return True
+
+    def _start_handler(
+        self, environment: Environment, context: Context | None, upcall: Upcall, arguments: tuple[int, ...]
+    ) -> None:
+        number = ANY if context is None else context.number
+        method = getattr(environment.library, upcall.name.lower())
+        handler = environment.new_context(upcall=upcall, interrupted=None if context is None else context.number)
+        if handler is None:
+            self._kernel.kill(environment, context, Cause.TOO_MANY_CONTEXTS)
+            return
+        handler.coroutine = method(number, *arguments)
+        environment.accounts.upcalls += 1
+        if context is not None:
+            environment.stop(context, ContextState.STOPPED)
+        self._kernel.consider(environment)
+
+    def _push(self, environment: Environment, context: Context, upcall: Upcall, arguments: tuple[int, ...]) -> None:
+        kernel, machine = self._kernel, context.machine
+        assert machine is not None
+        words = machine.words
+        old = words[Register.RSP]
+        top = environment.stack_base + environment.stack_size
+        if environment.stack_base < old <= top:
+            top = old - RED_ZONE
+        top &= ~15
+        count = len(arguments)
+        frame = [words[register] for register in ARGUMENT_REGISTERS[:count]][::-1]
+        frame += [words[Register.RIP], USER_CODE, words[Register.RFLAGS], old, USER_STACK]
+        bottom = top - 8 * len(frame)
+        try:
+            if bottom < environment.stack_base:
+                raise AccessFault(bottom, 0)
+            kernel.spaces.write_words(environment, bottom, frame)
+        except AccessFault as fault:
+            where, detail = fault.va, f"delivering {upcall.name.lower()}"
+            if upcall is Upcall.PAGE_FAULT:
+                detail += f" for {arguments[0]:#x}"
+            kernel.kill(environment, context, Cause.UPCALL_STACK, detail, where)
+            return
+        words[Register.RSP] = bottom
+        words[Register.RIP] = environment.entries[upcall]
+        words[Register.RFLAGS] = CLEAN_FLAGS
+        for register, value in zip(ARGUMENT_REGISTERS, arguments, strict=False):
+            words[register] = value & 0xFFFF_FFFF_FFFF_FFFF
+        own = kernel.exposed
+        own.set_own_word(environment, exposed.ACTIVE, own.own_word(environment, exposed.ACTIVE) | 1 << upcall)
+        environment.accounts.upcalls += 1
+        kernel.charge(environment, UPCALL_WORD * (count + FRAME_WORDS))
+        environment.make_ready(context)
+        kernel.consider(environment)
+
+    def resume_cpu(self, environment: Environment, context: Context, reason: int, value: int) -> bool:
+        """Start again at the `resume_cpu` entry with every register zero but the arguments, if the library handles that."""
+        if environment.library is not None or not environment.entries[Upcall.RESUME_CPU] or context.machine is None:
+            return False
+        context.machine = MachineContext()
+        words = context.machine.words
+        words[Register.RIP] = environment.entries[Upcall.RESUME_CPU]
+        words[Register.RSP] = environment.stack_base + environment.stack_size & ~15
+        words[Register.RDI], words[Register.RSI] = reason, value & 0xFFFF_FFFF_FFFF_FFFF
+        environment.accounts.upcalls += 1
+        return True
+
+    def handler_ended(self, environment: Environment, handler: Context) -> None:
+        """A handler's coroutine is over: the interrupted context goes on unless it is kept."""
+        if handler.interrupted is None:
+            return
+        context = environment.contexts.get(handler.interrupted)
+        if context is not None and context.state is ContextState.STOPPED and not context.kept:
+            environment.make_ready(context)

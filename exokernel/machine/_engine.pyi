@@ -1,0 +1,37 @@
+from exokernel.machine.context import TrapKind
+
+class MachineError(Exception): ...
+
+class Context:
+    words: memoryview[int]
+    @property
+    def vector(self) -> memoryview[int]: ...
+    def clear(self) -> None: ...
+
+class Trap:
+    kind: TrapKind
+    cycles: int
+    code: int
+    address: int
+
+class Engine:
+    def __init__(
+        self,
+        owner: object,
+        handle: int,
+        functions: tuple[int, ...],
+        memory_address: int,
+        memory_size: int,
+        executed: bytearray,
+        offsets: tuple[int, int, int],
+        kinds: tuple[TrapKind, ...],
+        record: tuple[int, int],
+        /,
+    ) -> None: ...
+    def adopt(self) -> None: ...
+    def run(self, context: Context, root: int, budget: int, /) -> Trap: ...
+    def flush_tlb(self) -> None: ...
+    def flush_code(self) -> None: ...
+    def code_changed(self) -> None: ...
+    def drain_references(self) -> bytes: ...
+    def close(self) -> None: ...

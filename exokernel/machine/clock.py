@@ -1,0 +1,48 @@
+"""The virtual clock: cycles since the machine was switched on, and the events that wait for a certain cycle.
+
+Time moves only when somebody adds to `now`.  Events of the same cycle come in the order in which they were set, so a run
+is the same every time.  An event is plain data; whoever set it knows what it means.
+"""
+
+import heapq
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+NEVER = 1 << 63
+
+
+@dataclass
+class Clock:
+    """`now` in cycles, and a heap of (cycle, sequence number, event)."""
+
+    now: int = 0
+    _sequence: int = 0
+    _events: list[tuple[int, int, Any]] = field(default_factory=list)
+
+    def at(self, cycle: int, event: Any) -> None:
+        """Set `event` for `cycle`; one in the past is due at once."""
+        self._sequence += 1
+        heapq.heappush(self._events, (cycle, self._sequence, event))
+
+    @property
+    def next(self) -> int:
+        """The cycle of the earliest event, NEVER if there is none."""
+        return self._events[0][0] if self._events else NEVER
+
+    def waiting(self) -> Iterator[Any]:
+        """The events that have not come yet, in no order."""
+        return (event for _, _, event in self._events)
+
+    def due(self) -> Any | None:
+        """Take the earliest event whose cycle has come, or give None."""
+        if self._events and self._events[0][0] <= self.now:
+            return heapq.heappop(self._events)[2]
+        return None
+
+    def jump(self) -> bool:
+        """Nobody can run: move to the earliest event.  False if there is none."""
+        if not self._events:
+            return False
+        self.now = max(self.now, self._events[0][0])
+        return True

@@ -1,0 +1,48 @@
+"""What things cost beyond instructions, in cycles of a 1 GHz processor: one table, each figure with its source.
+
+One guest instruction is one cycle.  A real processor does better on some code and worse on other; what matters here is
+the proportion between computing, crossing into the kernel and waiting for the disk.  Change a figure and every
+experiment follows.
+"""
+
+from typing import Final
+
+CYCLES_PER_SECOND: Final = 1_000_000_000
+"""A round figure: one cycle is one nanosecond."""
+
+KERNEL_CROSSING: Final = 150
+"""`syscall` and the way back: Soares and Stumm, FlexSC, OSDI 2010, section 2.1, measured about 150 on Nehalem."""
+
+FAULT_CROSSING: Final = 300
+"""An exception instead of `syscall`: it saves a frame in memory and is not specially fast.  Twice the crossing: our choice."""
+
+UPCALL_WORD: Final = 1
+"""Storing one word of an up-call frame: one store a cycle."""
+
+SAVE_REGISTER: Final = 1
+"""Saving or loading one word of processor state: one memory access a cycle."""
+
+FULL_STATE_WORDS: Final = 20 + 64
+"""General registers and the 512-byte FXSAVE area, in words: what the kernel saves for those who do not handle `resume_cpu`."""
+
+TABLE_LEVEL: Final = 4
+"""One level of a page-table walk in software, hitting the first-level cache: 4 cycles (Intel's optimisation manual)."""
+
+TLB_FLUSH: Final = 100
+"""Writing CR3, without the misses that follow: order of magnitude of published measurements; our choice."""
+
+ZERO_FRAME: Final = 128
+"""4096 bytes at 32 bytes a cycle, the rate of `rep stosb` with fast strings (Intel's optimisation manual)."""
+
+ADDRESS_SPACE_SWITCH: Final = TLB_FLUSH + 2 * SAVE_REGISTER
+"""Loading another CR3 and the kernel's own pointers."""
+
+COROUTINE_RESUMPTION: Final = 200
+"""Charged for each resumption of Python code, which executes no guest instructions: about what a small C handler takes.
+Cycles of native and of Python code are not comparable; a coroutine declares real work with `charge`."""
+
+DISK_LATENCY: Final = 50_000
+"""Until a request's first sector moves: 50 microseconds, about a solid-state disk's.  The full models are another part."""
+
+DISK_SECTOR: Final = 1_000
+"""One sector of 512 bytes: one microsecond, which is 512 MB/s."""

@@ -1,0 +1,1 @@
+"""Library operating systems: untrusted management code above the down-calls."""

@@ -1,0 +1,88 @@
+/* Critical sections, and the up-calls that need one.
+ *
+ * While `critical` in the own page is not zero the kernel sends no request; what it wants stands in `frames_wanted`, and
+ * leave() looks there, once more after it has opened the section, so that nothing is missed in between.
+ */
+#include "library.h"
+
+void enter(void) {
+    EXO_OWN->critical = 1;
+    settle_taken();
+}
+
+void leave(void) {
+    volatile struct exo_own_page *own = EXO_OWN;
+    for (;;) {
+        uint64_t wanted = own->frames_wanted, before = resident;
+        if (wanted) {
+            release(wanted, own->wanted_frame);
+            own->frames_wanted = 0;
+        }
+        own->critical = 0;
+        if (!own->frames_wanted || before == resident)
+            return;
+        own->critical = 1;
+    }
+}
+
+static _Noreturn void segmentation_fault(uint64_t va, uint64_t access, const struct interrupted *at) {
+    say("segmentation fault at ");
+    say_hex(va);
+    say(access & EXO_ACCESS_FETCH ? " (execute), rip " : access & EXO_ACCESS_WRITE ? " (write), rip " : " (read), rip ");
+    say_hex(at->rip);
+    say("\n");
+    end(END_SEGMENT);
+}
+
+void handle_page_fault(uint64_t va, uint64_t access, uint64_t unused, struct interrupted *at) {
+    (void)unused;
+    if (at->rip == (uint64_t)load_entry_at) {
+        at->rip = (uint64_t)absent_entry;
+        return;
+    }
+    if (at->rip == (uint64_t)zero_words_at || at->rip == (uint64_t)copy_page_at) {
+        at->rip = (uint64_t)absent_page;
+        return;
+    }
+    if (EXO_OWN->critical) {
+        say("The library OS itself faulted: ");
+        segmentation_fault(va, access, at);
+    }
+    enter();
+    struct start_region *region = region_at(va);
+    int write = (access & EXO_ACCESS_WRITE) != 0;
+    if (!region || region->kind < REGION_DATA || access & EXO_ACCESS_FETCH || (write && !(region->rights & EXO_RIGHTS_WRITE)))
+        segmentation_fault(va, access, at);
+    uint32_t page = (uint32_t)(region->first_page + (va - region->va) / EXO_PAGE_SIZE);
+    if (PLACE(page_state[page]) != PLACE_RESIDENT)
+        bring_in(page, write);
+    else if (write && page_state[page] & PAGE_COW)
+        break_sharing(page);
+    leave();
+}
+
+void handle_please_release_page(uint64_t count, uint64_t frame, uint64_t deadline) {
+    (void)deadline;
+    enter();
+    release(count, frame);
+    EXO_OWN->frames_wanted = 0;
+    leave();
+}
+
+void handle_pages_taken(uint64_t count) {
+    (void)count;
+    enter();
+    leave();
+}
+
+void handle_trap(uint64_t reason, uint64_t code, uint64_t detail, const struct interrupted *at) {
+    static const char *const names[] = {"exception ", "privileged instruction, vector ", "software interrupt ", "foreign system call "};
+    (void)detail;
+    say("trap: ");
+    say(reason < sizeof names / sizeof names[0] ? names[reason] : "unknown ");
+    say_number(code);
+    say(" at rip ");
+    say_hex(at->rip);
+    say("\n");
+    end(END_TRAP);
+}

@@ -1,0 +1,218 @@
+/* os_fork: a second environment with a copy of this one, made by down-calls alone.
+ *
+ * What the library needs in order to run is copied at once into frames the child holds.  Resident pages of the program
+ * become co-held and read-only on both sides, and whoever writes first gets a copy (PAGE_COW).  Pages in the swap extent
+ * are copied to the child's own.  Shared text is mapped by the capability in START_SHARED_SLOT, which the child is given.
+ *
+ * The child differs from its copy only in what fork_begin changes.  Where a backing sector is named for every frame, a
+ * frame must have one holder, so there pages are copied instead of shared.
+ *
+ * While pages are being shared, room is made only with pages whose turn has not come: those before it are in the child's
+ * tables already.
+ */
+#include "library.h"
+
+#define PRIVATE_MAXIMUM 64
+#define PATIENCE 50000000
+#define READ_WRITE (EXO_RIGHTS_READ | EXO_RIGHTS_WRITE)
+
+static uint64_t child;
+static uint64_t child_swap;
+static uint32_t next_page;
+
+/* Gives back one frame whose page is not the child's yet, or waits for somebody else to; -1 if that is hopeless. */
+static int make_room(int64_t refusal, uint64_t seen) {
+    if (refusal != EXO_NO_FRAME)
+        return -1;
+    for (uint32_t page = next_page; page < start->pages; page++) {
+        struct departure leaving;
+        if (PLACE(page_state[page]) == PLACE_RESIDENT && depart(page, &leaving)) {
+            finish(&leaving);
+            exo_dealloc_page(leaving.frame, EXO_SELF);
+            return 0;
+        }
+    }
+    return exo_block(EXO_EVENT_FRAMES, seen, (uint64_t)exo_time() + PATIENCE) < 0 ? -1 : 0;
+}
+
+static int64_t frame_for(uint64_t environment) {
+    for (;;) {
+        uint64_t seen = EXO_OWN->events[EXO_EVENT_FRAMES];
+        int64_t frame = exo_alloc_page(EXO_ANY, environment);
+        if (frame >= 0 || make_room(frame, seen) < 0)
+            return frame;
+    }
+}
+
+static int map_for_child(uint64_t va, uint64_t frame, uint64_t rights) {
+    for (;;) {
+        uint64_t seen = EXO_OWN->events[EXO_EVENT_FRAMES];
+        int64_t refusal = exo_create_mapping(va, frame, rights, child);
+        if (!refusal)
+            return 0;
+        if (make_room(refusal, seen) < 0)
+            return -1;
+    }
+}
+
+static int copy_into(uint32_t frame, uint64_t va) {
+    int copied = map(start->window, frame, READ_WRITE) < 0 ? -1 : copy_page(start->window, va);
+    exo_remove_mapping(start->window, EXO_SELF);
+    return copied;
+}
+
+static int copy_resident(uint32_t page, const struct start_region *region) {
+    int64_t frame = frame_for(child);
+    if (frame < 0 || copy_into((uint32_t)frame, page_address(page)) < 0)
+        return -1;
+    return map_for_child(page_address(page), (uint64_t)frame, region->rights);
+}
+
+static int share_resident(uint32_t page) {
+    const struct start_region *region = region_of(page);
+    uint64_t va = page_address(page), entry = page_entry(page), frame = ENTRY_FRAME(entry);
+    if (registers_backing())
+        return copy_resident(page, region);
+    if (exo_share_page(frame, child, EXO_SHARING_HOLD, READ_WRITE | EXO_RIGHTS_CONTROL) < 0)
+        return -1;
+    if (map_for_child(va, frame, EXO_RIGHTS_READ) < 0 || map(va, (uint32_t)frame, EXO_RIGHTS_READ) < 0)
+        return -1;
+    if (entry & EXO_PAGE_BITS_DIRTY)
+        page_state[page] |= PAGE_DIRTY;
+    if (region->rights & EXO_RIGHTS_WRITE)
+        page_state[page] |= PAGE_COW;
+    return 0;
+}
+
+static int copy_swapped(uint32_t page, uint32_t frame) {
+    int64_t request = begin_read(frame, swap_sector(page), EXO_SECTORS_PER_PAGE);
+    if (request < 0)
+        return -1;
+    wait_for(request);
+    request = begin_write(frame, child_swap + (uint64_t)page * EXO_SECTORS_PER_PAGE);
+    if (request < 0)
+        return -1;
+    wait_for(request);
+    return 0;
+}
+
+static int give_pages(void) {
+    int64_t between = -1;
+    int result = 0;
+    for (next_page = 0; result == 0 && next_page < start->pages;) {
+        uint32_t page = next_page;
+        if (PLACE(page_state[page]) == PLACE_SWAP) {
+            if (between < 0)
+                between = frame_for(EXO_SELF);
+            result = between < 0 ? -1 : copy_swapped(page, (uint32_t)between);
+            next_page++;
+        } else if (PLACE(page_state[page]) == PLACE_RESIDENT && !(page_entry(page) & ENTRY_PRESENT)) {
+            settle_missing(page);
+        } else {
+            next_page++;
+            if (PLACE(page_state[page]) == PLACE_RESIDENT)
+                result = share_resident(page);
+        }
+    }
+    if (between >= 0)
+        exo_dealloc_page((uint64_t)between, EXO_SELF);
+    return result;
+}
+
+static int give_shared(void) {
+    for (uint64_t i = 0; i < start->region_count; i++) {
+        const struct start_region *region = &start->regions[i];
+        for (uint64_t page = 0; region->kind == REGION_SHARED && page < region->pages; page++) {
+            uint64_t va = region->va + page * EXO_PAGE_SIZE;
+            if (map_for_child(va, ENTRY_FRAME(load_entry(EXO_PAGE_TABLES + (va >> 9))), region->rights) < 0)
+                return -1;
+        }
+    }
+    return 0;
+}
+
+static int give_everything(uint64_t stack_pointer) {
+    uint64_t addresses[PRIVATE_MAXIMUM];
+    int64_t frames[PRIVATE_MAXIMUM];
+    uint32_t count = private_pages(addresses, PRIVATE_MAXIMUM);
+    next_page = 0;
+    if (exo_give_capability(child, START_SHARED_SLOT, EXO_RIGHTS_READ | EXO_RIGHTS_EXECUTE, START_SHARED_SLOT) < 0)
+        return -1;
+    for (uint32_t i = 0; i < count; i++) {
+        frames[i] = frame_for(child);
+        if (frames[i] < 0 || map_for_child(addresses[i], (uint64_t)frames[i], READ_WRITE) < 0)
+            return -1;
+    }
+    if (give_shared() < 0 || give_pages() < 0)
+        return -1;
+    for (uint32_t i = 0; i < count; i++)
+        if (copy_into((uint32_t)frames[i], addresses[i]) < 0)
+            return -1;
+    if (start->swap_pages && exo_share_sectors(child_swap, child, EXO_SHARING_HOLD, READ_WRITE | EXO_RIGHTS_CONTROL) < 0)
+        return -1;
+    return exo_start(child, (uint64_t)fork_entry, library_stack_top, stack_pointer) < 0 ? -1 : 0;
+}
+
+/* The parent's side; gives the child's number, or -1 having undone everything but the marks of copying on write. */
+int64_t fork_environment(uint64_t stack_pointer) {
+    int64_t result = -1;
+    enter();
+    int64_t environment = exo_create_environment(EXO_ANY);
+    int64_t sectors = start->swap_pages ? exo_alloc_sectors(start->swap_pages * EXO_SECTORS_PER_PAGE, EXO_ANY) : 0;
+    if (environment >= 0 && sectors >= 0) {
+        child = (uint64_t)environment;
+        child_swap = (uint64_t)sectors;
+        if (give_everything(stack_pointer) == 0)
+            result = environment;
+    }
+    if (environment >= 0 && result < 0)
+        exo_destroy((uint64_t)environment);
+    if (start->swap_pages && sectors >= 0)
+        exo_free_sectors((uint64_t)sectors);
+    leave();
+    return result;
+}
+
+/* The child's side: its own swap extent has copies only of the pages that were not resident. */
+void fork_begin(void) {
+    EXO_OWN->critical = 1;
+    forget_records();
+    start->swap_sector = child_swap;
+    become_ready();
+    for (uint32_t page = 0; page < start->pages; page++) {
+        if (PLACE(page_state[page]) != PLACE_RESIDENT || !swappable(region_of(page)))
+            continue;
+        page_state[page] = (uint8_t)((page_state[page] & ~PAGE_COPY) | PAGE_DIRTY);
+        uint64_t entry = page_entry(page);
+        if (registers_backing() && entry & ENTRY_PRESENT)
+            exo_set_backing(ENTRY_FRAME(entry), swap_sector(page));
+    }
+    leave();
+}
+
+long os_wait(long environment) {
+    int64_t status = environment > 0 ? exo_block(EXO_EVENT_EXIT, (uint64_t)environment, EXO_FOREVER) : -1;
+    return status < 0 ? -1 : status;
+}
+
+/* A write to a page that may be shared: the frame is ours alone by now, or the page gets a copy. */
+void break_sharing(uint32_t page) {
+    uint64_t va = page_address(page), entry = page_entry(page);
+    uint32_t old = (uint32_t)ENTRY_FRAME(entry);
+    int zeroed;
+    if (!(entry & ENTRY_PRESENT))
+        return;
+    if (EXO_FRAME_HOLDERS(EXO_FRAMES[old]) == 1) {
+        if (map(va, old, READ_WRITE) == 0)
+            page_state[page] &= (uint8_t)~PAGE_COW;
+        return;
+    }
+    uint32_t frame = take_frame(&zeroed);
+    int still = PLACE(page_state[page]) == PLACE_RESIDENT && ENTRY_FRAME(page_entry(page)) == old;
+    if (still && copy_into(frame, va) == 0 && map(va, frame, READ_WRITE) == 0) {
+        exo_dealloc_page(old, EXO_SELF);
+        page_state[page] &= (uint8_t)~PAGE_COW;
+    } else {
+        exo_dealloc_page(frame, EXO_SELF);
+    }
+}

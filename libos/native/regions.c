@@ -1,0 +1,82 @@
+/* The regions of the program: which page lies where.
+ *
+ * Pages are numbered through the pageable regions in the order of the start block.  A HEAP region is the program's up to
+ * the break, and a FILE region from the moment it was asked for.  These two, and the table of regions itself, are written
+ * only by os_region and os_map_file.
+ */
+#include "library.h"
+
+static uint64_t heap_break;
+static uint64_t mapped_files;
+
+/* The region of an address that is the program's; a null pointer if it is nobody's. */
+struct start_region *region_at(uint64_t va) {
+    for (uint64_t i = 0; i < start->region_count; i++) {
+        struct start_region *region = &start->regions[i];
+        if (va - region->va >= region->pages * EXO_PAGE_SIZE)
+            continue;
+        if (region->kind == REGION_HEAP && va >= region->va + heap_break)
+            return NULL;
+        if (region->kind == REGION_FILE && !(mapped_files >> i & 1))
+            return NULL;
+        return region;
+    }
+    return NULL;
+}
+
+struct start_region *region_of(uint32_t page) {
+    for (uint64_t i = 0; i < start->region_count; i++) {
+        struct start_region *region = &start->regions[i];
+        if (region->kind >= REGION_DATA && page - region->first_page < region->pages)
+            return region;
+    }
+    return NULL;
+}
+
+uint64_t page_address(uint32_t page) {
+    const struct start_region *region = region_of(page);
+    return region->va + (page - region->first_page) * EXO_PAGE_SIZE;
+}
+
+uint64_t page_entry(uint32_t page) {
+    return load_entry(EXO_PAGE_TABLES + (page_address(page) >> 9));
+}
+
+/* Whether the pages have places in the swap extent. */
+int swappable(const struct start_region *region) {
+    return region->kind >= REGION_DATA && region->kind != REGION_FILE;
+}
+
+void *os_region(size_t size) {
+    if (!size || size > SIZE_MAX - EXO_PAGE_SIZE)
+        return NULL;
+    size = (size + EXO_PAGE_SIZE - 1) & -(size_t)EXO_PAGE_SIZE;
+    for (uint64_t i = 0; i < start->region_count; i++) {
+        struct start_region *region = &start->regions[i];
+        if (region->kind == REGION_HEAP && size <= region->pages * EXO_PAGE_SIZE - heap_break) {
+            void *begin = (void *)(region->va + heap_break);
+            heap_break += size;
+            return begin;
+        }
+    }
+    return NULL;
+}
+
+static int same(const char *a, const char *b) {
+    while (*a && *a == *b)
+        a++, b++;
+    return *a == *b;
+}
+
+const void *os_map_file(const char *name, size_t *size) {
+    for (uint64_t i = 0; i < start->region_count; i++) {
+        const struct start_region *region = &start->regions[i];
+        if (region->kind == REGION_FILE && same(name, start->names + region->name)) {
+            mapped_files |= 1ull << i;
+            if (size)
+                *size = region->size;
+            return (const void *)region->va;
+        }
+    }
+    return NULL;
+}

@@ -1,0 +1,94 @@
+/* The beginning of a program: the library makes itself ready, then the application runs.
+ *
+ * The library's memory is what the loader put there (PRIVATE regions) and what it allocates here, once, from the address
+ * space the start block names: all of it resident and reserved, so never taken.  The kernel bounds the number of reserved
+ * frames; a page of the program costs one byte here and what the pager wants, so the bound is on the size of the program.
+ */
+#include "library.h"
+
+struct start_block *start;
+uint64_t library_stack_top;
+static uint64_t memory_used;
+
+static void reserve(uint64_t va) {
+    if (exo_reserve_page(ENTRY_FRAME(load_entry(EXO_PAGE_TABLES + (va >> 9))), 1) < 0) {
+        say("The library OS needs more resident pages than may be reserved; give the program a smaller heap or stack.\n");
+        end(END_LIBRARY);
+    }
+}
+
+/* Gives zeroed memory for the library itself; before the application begins, so nothing need be evicted for it. */
+void *library_memory(size_t size) {
+    uint64_t begin = start->memory + memory_used, mapped = start->memory + ((memory_used + EXO_PAGE_SIZE - 1) & -EXO_PAGE_SIZE);
+    uint64_t end_of_memory = start->memory + start->memory_pages * EXO_PAGE_SIZE;
+    if (size > end_of_memory - begin) {
+        say("The library OS has no address space left for its own data; give the program a smaller heap or stack.\n");
+        end(END_LIBRARY);
+    }
+    while (mapped < begin + size) {
+        uint64_t seen = EXO_OWN->events[EXO_EVENT_FRAMES];
+        int64_t frame = exo_alloc_page(EXO_ANY, EXO_SELF);
+        int64_t refusal = frame < 0 ? frame : exo_create_mapping(mapped, (uint64_t)frame, EXO_RIGHTS_READ | EXO_RIGHTS_WRITE, EXO_SELF);
+        if (!refusal) {
+            reserve(mapped);
+            mapped += EXO_PAGE_SIZE;
+        } else if (refusal == EXO_NO_FRAME) {
+            exo_block(EXO_EVENT_FRAMES, seen, EXO_FOREVER);
+        } else {
+            say("The program's quota of frames is too small for its library OS.\n");
+            end(END_LIBRARY);
+        }
+    }
+    memory_used += (size + 15) & ~(size_t)15;
+    return (void *)begin;
+}
+
+void *pager_memory(size_t size) {
+    return library_memory(size);
+}
+
+/* Lists the library's own pages; gives how many there are, of which no more than `room` are stored. */
+uint32_t private_pages(uint64_t *addresses, uint32_t room) {
+    uint32_t count = 0;
+    for (uint64_t i = 0; i < start->region_count; i++) {
+        const struct start_region *region = &start->regions[i];
+        for (uint64_t page = 0; region->kind == REGION_PRIVATE && page < region->pages; page++, count++)
+            if (count < room)
+                addresses[count] = region->va + page * EXO_PAGE_SIZE;
+    }
+    for (uint64_t offset = 0; offset < memory_used; offset += EXO_PAGE_SIZE, count++)
+        if (count < room)
+            addresses[count] = start->memory + offset;
+    return count;
+}
+
+/* Tells the kernel where up-calls go and which pages must stay; also in a child, whose memory has been copied. */
+void become_ready(void) {
+    static const struct {
+        uint64_t upcall;
+        void (*entry)(void);
+    } entries[] = {
+        {EXO_UPCALL_PAGE_FAULT, entry_page_fault},
+        {EXO_UPCALL_PLEASE_RELEASE_PAGE, entry_please_release_page},
+        {EXO_UPCALL_PAGES_TAKEN, entry_pages_taken},
+        {EXO_UPCALL_TRAP, entry_trap},
+    };
+    exo_set_upcall_stack(start->library_stack, start->library_stack_size, EXO_SELF);
+    for (size_t i = 0; i < sizeof entries / sizeof entries[0]; i++)
+        exo_set_upcall(entries[i].upcall, (uint64_t)entries[i].entry, EXO_SELF);
+    uint64_t pages[64];
+    uint32_t count = private_pages(pages, 64);
+    for (uint32_t i = 0; i < count; i++)
+        reserve(i < 64 ? pages[i] : 0);
+}
+
+void library_begin(struct start_block *block) {
+    start = block;
+    library_stack_top = block->library_stack + block->library_stack_size;
+    become_ready();
+    if (block->version != START_VERSION) {
+        say("The loader's start block is of another version than the library OS; build both from one source.\n");
+        end(END_LIBRARY);
+    }
+    paging_begin();
+}

@@ -1,0 +1,1 @@
+"""Tests of page replacement: the strategies, and the replay of traces."""
