@@ -15,7 +15,7 @@ last and need none.  SHARED and PRIVATE regions are there when the program start
     0x0040_0000    the application's image                                                 SHARED, DATA, ZERO
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum, IntFlag
 from typing import Any, Final
 
@@ -168,6 +168,10 @@ class StartBlock:
     def slot_of(self, page: int) -> int:
         """The first of the eight sectors that are a page's place in the swap extent."""
         return self.swap_sector + page * SECTORS_PER_PAGE
+
+    def at_swap(self, sector: int) -> "StartBlock":
+        """The same with the swap extent at `sector`."""
+        return replace(self, swap_sector=sector)
 
     def packed(self) -> bytes:
         """The page a native library finds.  Raises ValueError if there are too many regions or names."""

@@ -231,16 +231,18 @@ class Exo:
         """End a loan: the borrower's mappings of the frame are broken at once."""
         ...
 
-    @downcall(0x17, "memory", "0", "a hold on the frame", Error.DENIED, Error.NO_SUCH_FRAME, Error.TOO_MANY)
-    async def reserve_page(self, frame: Frame, on: Word = 1) -> int:
+    @downcall(0x17, "memory", "0", "a hold of `env`, CONTROL of it", Error.DENIED, Error.NO_SUCH_FRAME, Error.TOO_MANY,
+              Error.NO_SUCH_ENVIRONMENT)
+    async def reserve_page(self, frame: Frame, on: Word = 1, env: EnvironmentNumber = SELF) -> int:
         """Name a frame that is never taken by force (or no longer, `on` = 0), so that the handlers can always run.  An
         environment may name 64."""
         ...
 
     @downcall(
-        0x18, "memory", "0", "a hold on the frame, WRITE on the sectors", Error.DENIED, Error.NO_SUCH_FRAME, Error.BAD_SECTOR
+        0x18, "memory", "0", "a hold of `env` and its WRITE on the sectors, CONTROL of it",
+        Error.DENIED, Error.NO_SUCH_FRAME, Error.BAD_SECTOR, Error.NO_SUCH_ENVIRONMENT,
     )
-    async def set_backing(self, frame: Frame, sector: Sector) -> int:
+    async def set_backing(self, frame: Frame, sector: Sector, env: EnvironmentNumber = SELF) -> int:
         """Preload the repossession vector: if this frame is taken and is dirty, it is written to the eight sectors from
         `sector` on first, at the caller's expense.  ANY: no backing."""
         ...

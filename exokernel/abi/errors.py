@@ -17,6 +17,11 @@ class Error(IntEnum):
         member.summary = summary
         return member
 
+    @classmethod
+    def of(cls, value: int) -> "Error":
+        """The error of this value; raises KeyError if there is none."""
+        return _BY_VALUE[value]
+
     NO_SUCH_CALL = 1, "the number is in the kernel's range but names no down-call"
     BAD_ARGUMENT = 2, "an argument is out of range, not aligned or of the wrong kind"
     NO_FRAME = 3, "no frame is free; whoever the global policy names has been asked, release one or block"
@@ -37,6 +42,9 @@ class Error(IntEnum):
     ONLY_PYTHON = 18, "this call takes a Python object and cannot be made from machine code"
     BAD_STATE = 19, "the environment is not in a state in which this makes sense (started already, not started yet)"
     WOULD_HANG = 20, "nothing can ever end this wait"
+
+
+_BY_VALUE = {error.value: error for error in Error}
 
 
 class Refused(Exception):  # noqa: N818 - what the kernel does is refuse; the word is the literature's

@@ -88,7 +88,7 @@ def _check_relocations(elf: ELFFile, dynamic: DynamicSegment, name: str) -> None
         number = relocation["r_info_sym"]
         symbol = dynamic.get_symbol(number).name if number else "an address of its own"
         if kind == _COPY:
-            raise BuildError(f"{name} copies the variable {symbol} from another image: the interface has only functions.")
+            raise BuildError(f"{name} copies {symbol}, a variable elsewhere: the interface has functions only.")
         if any(relocation["r_offset"] in part for part in protected):
             raise BuildError(f"{name} would write {symbol} into its text when it is loaded: compile it with -fPIC.")
         if kind not in _APPLIED:
@@ -99,7 +99,7 @@ def _check_relocations(elf: ELFFile, dynamic: DynamicSegment, name: str) -> None
 
 
 def _relocations(dynamic: DynamicSegment, name: str) -> Iterator[Any]:
-    tables: dict[str, Any] = dynamic.get_relocation_tables()
+    tables: Any = dynamic.get_relocation_tables()
     for kind, table in tables.items():
         if kind not in ("RELA", "JMPREL"):
             raise BuildError(f"{name} has a relocation table of the kind {kind}, which the loader does not apply.")
@@ -110,6 +110,6 @@ def _check_symbols(dynamic: DynamicSegment, name: str, imports: frozenset[str], 
     undefined = [symbol for symbol in dynamic.iter_symbols() if symbol.name and symbol["st_shndx"] == "SHN_UNDEF"]
     for symbol in undefined:
         if symbol["st_info"]["type"] in ("STT_OBJECT", "STT_TLS", "STT_COMMON"):
-            raise BuildError(f"{name} uses {symbol.name}, a variable of another image: the interface has only functions.")
+            raise BuildError(f"{name} uses {symbol.name}, a variable elsewhere: the interface has functions only.")
     if unknown := [symbol.name for symbol in undefined if symbol.name not in imports]:
         raise undefined_functions(name, unknown, where)

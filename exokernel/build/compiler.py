@@ -111,8 +111,8 @@ def _candidates() -> Iterator[_Candidate]:
 
 
 def _is_image(file: Path, kind: int) -> bool:
-    header = file.read_bytes()[:20]
-    return header.startswith(_ELF64_LITTLE) and struct.unpack_from("<HH", header, 16) == (kind, _X86_64)
+    header = file.read_bytes()[:20] if file.is_file() else b""
+    return header.startswith(_ELF64_LITTLE) and header[16:] == struct.pack("<HH", kind, _X86_64)
 
 
 def _examined(candidate: _Candidate) -> Compiler | None:

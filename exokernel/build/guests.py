@@ -213,6 +213,9 @@ def _link(compiler: Compiler, recipe: _Recipe, objects: Sequence[Path], target: 
     try:
         compiler.link_image([*objects, *recipe.against], target, options, shared=bool(recipe.soname))
     except CompilerFailed as failed:
-        if missing := _UNDEFINED.findall(str(failed)):
+        missing = _UNDEFINED.findall(str(failed))
+        if "main" in missing:
+            raise BuildError(f"{recipe.name} has no function main, with which a program begins.") from None
+        if missing:
             raise undefined_functions(recipe.name, missing, recipe.declared_in) from None
         raise BuildError(f"{failed}\n{recipe.name} does not link: above is what the linker says.") from None

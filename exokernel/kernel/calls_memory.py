@@ -134,33 +134,37 @@ def unshare_page(kernel: Kernel, caller: Environment, context: Context, number: 
 
 
 @serves("reserve_page")
-def reserve_page(kernel: Kernel, caller: Environment, context: Context, number: int, on: int) -> int:
+def reserve_page(kernel: Kernel, caller: Environment, context: Context, number: int, on: int, env: Environment) -> int:
     """Name a frame that is never taken, or no longer."""
+    require_control(caller, env)
     frame = kernel.frames.get(number)
-    if caller not in frame.holders:
+    if env not in frame.holders:
         raise Refusal(Error.DENIED)
     if not on:
-        caller.reserved.discard(number)
-    elif number not in caller.reserved:
-        if len(caller.reserved) >= RESERVED_MAXIMUM:
+        env.reserved.discard(number)
+    elif number not in env.reserved:
+        if len(env.reserved) >= RESERVED_MAXIMUM:
             raise Refusal(Error.TOO_MANY)
-        caller.reserved.add(number)
+        env.reserved.add(number)
     kernel.exposed.frame(frame)
     return 0
 
 
 @serves("set_backing")
-def set_backing(kernel: Kernel, caller: Environment, context: Context, number: int, sector: int) -> int:
+def set_backing(
+    kernel: Kernel, caller: Environment, context: Context, number: int, sector: int, env: Environment
+) -> int:
     """Preload the repossession vector."""
+    require_control(caller, env)
     frame = kernel.frames.get(number)
-    if caller not in frame.holders:
+    if env not in frame.holders:
         raise Refusal(Error.DENIED)
     if sector == ANY:
-        frame.backing.pop(caller, None)
+        frame.backing.pop(env, None)
         return 0
-    if not kernel.disk.may_write(caller, sector, SECTORS_PER_PAGE):
+    if not kernel.disk.may_write(env, sector, SECTORS_PER_PAGE):
         raise Refusal(Error.BAD_SECTOR)
-    frame.backing[caller] = sector
+    frame.backing[env] = sector
     return 0
 
 

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 from exokernel.abi.errors import Error
 from exokernel.abi.traps import DownCallTrap, ReadTrap, WriteTrap
-from exokernel.kernel import dispatch
 from exokernel.kernel.death import Cause
 from exokernel.kernel.environment import Context, ContextState, Environment, State
 from exokernel.kernel.refusal import AccessFault, Refusal
@@ -67,6 +66,10 @@ class Watchdog:
             seen = self._resumption
 
 
+def _name(coroutine: Coroutine[Any, Any, Any]) -> str:
+    return getattr(coroutine, "__qualname__", "a coroutine")
+
+
 def close(coroutine: Coroutine[Any, Any, Any]) -> None:
     """Drop a coroutine whose environment has ended; it may not trap any more."""
     try:
@@ -96,11 +99,11 @@ def step(kernel: Kernel, environment: Environment, context: Context) -> None:
             _ended(kernel, environment, context)
             return
         except NeverCameBack:
-            kernel.kill(environment, context, Cause.WATCHDOG, f"in {coroutine.__qualname__}")
+            kernel.kill(environment, context, Cause.WATCHDOG, f"in {_name(coroutine)}")
             return
         except Exception as error:
             watchdog.running = False
-            kernel.kill(environment, context, Cause.RAISED, f"{type(error).__name__}: {error} (in {coroutine.__qualname__})")
+            kernel.kill(environment, context, Cause.RAISED, f"{type(error).__name__}: {error} (in {_name(coroutine)})")
             kernel.python_errors.append(error)
             return
         finally:
@@ -108,7 +111,7 @@ def step(kernel: Kernel, environment: Environment, context: Context) -> None:
     try:
         match request:
             case DownCallTrap(number=number, arguments=arguments):
-                dispatch.python(kernel, environment, context, number, arguments)
+                kernel.python_call(kernel, environment, context, number, arguments)
             case ReadTrap(va=va, size=size):
                 context.answer = kernel.spaces.read(environment, va, size)
             case WriteTrap(va=va, data=data):
@@ -119,7 +122,7 @@ def step(kernel: Kernel, environment: Environment, context: Context) -> None:
         context.again = request
         kernel.page_fault(environment, context, fault.va, fault.code)
     except Refusal as refusal:
-        context.answer = Error(refusal.error)
+        context.answer = refusal.error
 
 
 def _ended(kernel: Kernel, environment: Environment, context: Context) -> None:

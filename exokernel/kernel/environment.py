@@ -99,6 +99,11 @@ class Accounts:
     sectors_written: int = 0
     taken: int = 0
     held_peak: int = 0
+    ended_at: int = 0
+    evictions: int = 0
+    """This and the next two as the library counted them in its own page."""
+    swap_in: int = 0
+    swap_out: int = 0
 
 
 @dataclass(eq=False)

@@ -161,6 +161,13 @@ class ExposedPages:
         """An event has been counted."""
         self._words[(environment.own >> 3) + EVENTS + event] = environment.events[event]
 
+    def library_counts(self, environment: Environment) -> None:
+        """Copy what the library counted in its own page into the accounts; nothing is decided by it."""
+        accounts = environment.accounts
+        accounts.evictions = self.own_word(environment, EVICTIONS)
+        accounts.swap_in = self.own_word(environment, SWAP_IN)
+        accounts.swap_out = self.own_word(environment, SWAP_OUT)
+
     def taken(self, environment: Environment, frame: int, va: int, sector: int, state: int) -> None:
         """Append a record of a page taken by force."""
         at = (environment.own >> 3) + TAKEN + environment.taken_total % pages.TAKEN_RECORDS * TAKEN_WORDS

@@ -77,7 +77,11 @@ class Outcome(Enum):
 
 
 class Kernel:
-    """One machine's kernel.  `run` is the loop; the rest are its parts."""
+    """One machine's kernel.  `run` is the loop; the rest are its parts.
+
+    Observers put themselves in the place of a method (`kill`, `native_call`, `upcalls.push` …) and call the original: the
+    kernel does not know of them.
+    """
 
     def __init__(
         self,
@@ -112,6 +116,8 @@ class Kernel:
         self.revocation = Revocation(
             self, memory_policy, settings_.release_deadline, settings_.release_hard_limit, settings_.sample_every
         )
+        self.native_call = dispatch.native
+        self.python_call = dispatch.python
         self.watchdog = coroutines.Watchdog(settings_.watchdog_seconds)
         self.exposed.switch_on(memory.frames, self.frames.first, disk.sectors)
 
@@ -169,6 +175,7 @@ class Kernel:
         """An environment ends: everything it holds goes back, and its parent is told."""
         environment.state = State.DEAD
         environment.exit_status = status
+        environment.accounts.ended_at = self.clock.now
         self._policy.not_runnable(environment.number)
         environment.ready.clear()
         for context in environment.contexts.values():
@@ -179,6 +186,7 @@ class Kernel:
         environment.request = None
         self.revocation.no_longer_wants(environment)
         self.exposed.environment(environment)
+        self.exposed.library_counts(environment)
         self.spaces.unmap_everything(environment)
         for frame in list(self.frames.used.values()):
             for pair in [pair for pair in frame.loans if environment in pair]:
@@ -250,7 +258,7 @@ class Kernel:
     def _answer_wait(self, environment: Environment, context: Context, value: int) -> None:
         self.end_wait(environment, context)
         if context.machine is None:
-            context.answer = Error(-value) if value < 0 else value
+            context.answer = Error.of(-value) if value < 0 else value
         elif not self.upcalls.resume_cpu(environment, context, ResumeReason.EVENT, value):
             context.machine.words[Register.RAX] = value & 0xFFFF_FFFF_FFFF_FFFF
 
@@ -389,7 +397,7 @@ class Kernel:
             if number >> 16 != DOWNCALL_BASE >> 16:
                 self._trap(environment, context, Cause.FOREIGN_CALL, TrapReason.FOREIGN_CALL, number, 0)
             else:
-                dispatch.native(self, environment, context, machine)
+                self.native_call(self, environment, context, machine)
         elif kind == TrapKind.PAGE_FAULT:
             self.page_fault(environment, context, trap.address, trap.code)
         elif kind == TrapKind.PRIVILEGED:

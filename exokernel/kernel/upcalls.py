@@ -75,7 +75,7 @@ class UpcallDelivery:
             return
         environment.pending.remove(waiting)
         if environment.library is not None:
-            self._start_handler(environment, None, waiting.upcall, waiting.arguments)
+            self.start_handler(environment, None, waiting.upcall, waiting.arguments)
             return
         context = environment.contexts.get(0)
         if context is None or context.machine is None:
@@ -83,23 +83,24 @@ class UpcallDelivery:
         if context.state is ContextState.BLOCKED:
             self._kernel.end_wait(environment, context)
             context.machine.words[Register.RIP] -= SYSCALL_LENGTH
-        self._push(environment, context, waiting.upcall, waiting.arguments)
+        self.push(environment, context, waiting.upcall, waiting.arguments)
 
     def raise_in(self, environment: Environment, context: Context, upcall: Upcall, arguments: tuple[int, ...]) -> bool:
         """Deliver a fault or a trap of `context` at once.  Gives False if the library has no entry for it."""
         if not environment.handles(upcall):
             return False
         if environment.library is not None:
-            self._start_handler(environment, context, upcall, arguments)
+            self.start_handler(environment, context, upcall, arguments)
         elif context.machine is None:
             return False
         else:
-            self._push(environment, context, upcall, arguments)
+            self.push(environment, context, upcall, arguments)
         return True
 
-    def _start_handler(
+    def start_handler(
         self, environment: Environment, context: Context | None, upcall: Upcall, arguments: tuple[int, ...]
     ) -> None:
+        """A handler in Python: a coroutine in a context of its own; `context` stands still meanwhile."""
         number = ANY if context is None else context.number
         method = getattr(environment.library, upcall.name.lower())
         handler = environment.new_context(upcall=upcall, interrupted=None if context is None else context.number)
@@ -112,7 +113,8 @@ class UpcallDelivery:
             environment.stop(context, ContextState.STOPPED)
         self._kernel.consider(environment)
 
-    def _push(self, environment: Environment, context: Context, upcall: Upcall, arguments: tuple[int, ...]) -> None:
+    def push(self, environment: Environment, context: Context, upcall: Upcall, arguments: tuple[int, ...]) -> None:
+        """A handler in machine code: its frame goes onto the up-call stack, and the context goes on at the entry."""
         kernel, machine = self._kernel, context.machine
         assert machine is not None
         words = machine.words

@@ -15,7 +15,8 @@
 enum kind {
     PLAIN,
     PRIVILEGED,  /* traps before it is executed: privileged, or a source of chance, or a segment register load */
-    REFUSED,     /* iret with a 16- or 32-bit frame: could enter virtual-8086 mode */
+    REFUSED,     /* far jump, call and return, and iret with a 16- or 32-bit frame (a way into virtual-8086 mode) */
+    INVALID,     /* a VEX encoding that Unicorn would execute as the SSE instruction with the same opcode */
     DEBUG_TRAP,  /* F1, one-byte int 1 */
     SOFTWARE_INTERRUPT,
     PUSHES_FLAGS,
@@ -87,7 +88,7 @@ static unsigned modrm_length(const uint8_t *p, unsigned left) {
     return mod == 2 || rm == 5 ? length + 4 : length;
 }
 
-static uint8_t one_byte_kind(uint8_t opcode, int rep, int wide) {
+static uint8_t one_byte_kind(uint8_t opcode, uint8_t modrm, int rep, int wide) {
     switch (opcode) {
     case 0x6c: case 0x6d: case 0x6e: case 0x6f:                       /* ins, outs */
     case 0xe4: case 0xe5: case 0xe6: case 0xe7: case 0xec: case 0xed: case 0xee: case 0xef:
@@ -102,6 +103,10 @@ static uint8_t one_byte_kind(uint8_t opcode, int rep, int wide) {
         return LOADS_FLAGS;
     case 0xcf:
         return wide ? LOADS_FLAGS : REFUSED;
+    case 0xca: case 0xcb:
+        return REFUSED;
+    case 0xff:
+        return (modrm & 0x38) == 0x18 || (modrm & 0x38) == 0x28 ? REFUSED : PLAIN;
     case 0xcc: case 0xcd:
         return SOFTWARE_INTERRUPT;
     case 0xf1:
@@ -109,6 +114,11 @@ static uint8_t one_byte_kind(uint8_t opcode, int rep, int wide) {
     default:
         return PLAIN;
     }
+}
+
+/* BMI is the only VEX extension there is. */
+static uint8_t vex_kind(unsigned map, uint8_t opcode) {
+    return (map == 2 && opcode >= 0xf2 && opcode <= 0xf7) || (map == 3 && opcode == 0xf0) ? PLAIN : INVALID;
 }
 
 static uint8_t two_byte_kind(uint8_t opcode, uint8_t modrm) {
@@ -134,7 +144,7 @@ static uint8_t two_byte_kind(uint8_t opcode, uint8_t modrm) {
 /* The instruction in the first of `left` bytes at `p`. */
 static Instruction decode(const uint8_t *p, unsigned left) {
     Instruction found = {0, PLAIN, 0, 0, 0};
-    unsigned at = 0, form, data16 = 0, wide = 0, map = 0, length;
+    unsigned at = 0, form, data16 = 0, wide = 0, map = 0, vex = 0, length;
     uint8_t opcode, modrm;
     if (left > 15)
         left = 15;
@@ -174,11 +184,12 @@ static Instruction decode(const uint8_t *p, unsigned left) {
         wide = three ? p[at + 1] >> 7 : 0;
         opcode = p[at + 1 + three];
         at += 2 + three;
+        vex = 1;
     }
     form = map == 0 ? one_byte_map[opcode] : map == 1 ? two_byte_map[opcode] : map == 2 ? M : MB;
     modrm = at < left ? p[at] : 0;
     if (map == 0) {
-        found.kind = one_byte_kind(opcode, found.rep, wide);
+        found.kind = one_byte_kind(opcode, modrm, found.rep, wide);
         if ((opcode == 0xf6 || opcode == 0xf7) && (modrm & 0x38) < 0x10)
             form = opcode == 0xf6 ? MB : MZ;
     } else if (map == 1) {
@@ -186,6 +197,8 @@ static Instruction decode(const uint8_t *p, unsigned left) {
         if (opcode == 0x78 && (data16 || found.rep == 0xf2))
             form = M | W;
     }
+    if (vex)
+        found.kind = vex_kind(map, opcode);
     found.opcode = opcode;
     length = at;
     if (form & M)

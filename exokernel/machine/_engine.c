@@ -15,120 +15,12 @@
  *  - Unicorn never resets `old_exception` after an exception; `acknowledge` does, or the next would be a double fault.
  *
  * Unicorn is used through addresses of functions in the library that the `unicorn` package has loaded.
- */
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
-#include <stddef.h>
-#include <structmember.h>
-
-#include "_decode.h"
-
-enum { RAX, RBX, RCX, RDX, RSI, RDI, RBP, RSP, RIP = 16, RFLAGS, FS_BASE, GS_BASE, WORDS };
-
-/* Unicorn's numbers for registers, hooks, controls, errors. */
-enum {
-    X86_EFLAGS = 25, X86_RIP = 41, X86_CS = 11, X86_CR2 = 52, X86_RCX = 38, X86_RSP = 44,
-    X86_FP0 = 82, X86_FPSW = 31, X86_XMM0 = 122, X86_FPCW = 246, X86_FPTAG = 247, X86_MXCSR = 249,
-    X86_FS_BASE = 250, X86_GS_BASE = 251,
-};
-enum { INSN_CPUID = 113, INSN_IN = 218, INSN_OUT = 500, INSN_SYSCALL = 699, INSN_SYSENTER = 700 };
-enum { HOOK_INTR = 1, HOOK_INSN = 2, HOOK_BLOCK = 8, HOOK_MEM_READ = 1024, HOOK_MEM_WRITE = 2048, MEM_WRITE = 17 };
-enum { ERR_OK = 0, ERR_INSN_INVALID = 10 };
-#define CTL_REQUEST_BLOCK (8 | 2 << 26 | (int)(3u << 30))
-#define CTL_FLUSH_BLOCKS (10 | 1 << 30)
-#define CTL_FLUSH_TLB (11 | 1 << 30)
-
-enum { TRAP_BUDGET, TRAP_DOWNCALL, TRAP_PAGE_FAULT, TRAP_EXCEPTION, TRAP_INTERRUPT, TRAP_PRIVILEGED, TRAP_KINDS };
-
-#define FLAG_TF 0x100u
-#define FLAGS_KEPT 0x244dd5u /* CF PF AF ZF SF TF DF OF NT AC ID */
-#define FLAGS_ALWAYS 0x202u
-#define FLAG_ZF 0x40u
-#define USER_CODE 0x23u
-#define FETCH 0x10u
-#define ENTRY_ADDRESS 0xffffffffff000ull
-#define LAST_USER_PAGE 0x7ffffffffull
-#define PAGE 4096u
-
-typedef struct {
-    int (*emu_start)(void *, uint64_t, uint64_t, uint64_t, size_t);
-    int (*emu_stop)(void *);
-    int (*reg_read)(void *, int, void *);
-    int (*reg_write)(void *, int, const void *);
-    int (*reg_read_batch)(void *, int *, void **, int);
-    int (*reg_write_batch)(void *, int *, void *const *, int);
-    int (*hook_add)(void *, size_t *, int, void *, void *, uint64_t, uint64_t, ...);
-    int (*ctl)(void *, int, ...);
-    int (*context_save)(void *, void *);
-    int (*context_restore)(void *, void *);
-    int (*context_alloc)(void *, void **);
-    int (*context_free)(void *);
-} Unicorn;
-enum { FUNCTIONS = sizeof(Unicorn) / sizeof(void *) };
-
-/* A counted block. `match` is its size, or 0 for a block that `on_block` must not take without a closer look. */
-typedef struct {
-    uint64_t pc, space;
-    uint32_t match, size, count, kind;
-} Block;
-enum { BLOCKS = 16384, BLOCK_BYTES = PAGE + 64 };
-enum { BLOCK_PLAIN, BLOCK_STEPPED, BLOCK_LOADS_FLAGS };
-
-/* Why the emulation was stopped. */
-enum halt { NOT, SPENT, STEP, STEPPED, REWIND, TRACED, SYSCALL, BEFORE, VECTOR, BREACH };
-
-typedef struct Engine Engine;
-
-typedef struct {
-    PyObject_HEAD
-    PyObject *words_view, *vector_view;
-    uint64_t *words;
-    uint8_t *vector;
-    Engine *home;
-} Context;
-
-typedef struct {
-    PyObject_HEAD
-    PyObject *kind;
-    unsigned long long cycles, address;
-    long long code;
-} Trap;
-
-struct Engine {
-    PyObject_HEAD
-    Unicorn uc;
-    void *handle;
-    PyObject *owner, *kinds[TRAP_KINDS];
-    Py_buffer executed;
-    Trap *trap;
-    uint8_t *memory;
-    uint64_t size;
-    void *home, *scratch;                      /* saved processor states */
-    unsigned old_exception, error_code, cr3;   /* offsets in them */
-    Context *resident;
-    int flush_tlb, flush_code, running;
-    uint64_t root, space, generation;
-
-    uint64_t remaining, expected_space;        /* `expected_space` is 0 to send every block the slow way */
-    Block *current, *blocks;
-    enum halt halt;
-    uint64_t halt_pc, hook_rip;
-    unsigned vector;
-    int watching;                              /* the block just taken ends by loading the flags */
-
-    int stepping, guest_tf, stepped;
-    uint64_t low, high, step_pc, step_rcx;     /* stepping lasts while low <= pc < high */
-    Instruction instruction;
-
-    uint64_t record_low, record_high, last_reference, *references;
-    size_t reference_count, reference_room;
-    int recording, record_failed;
-
-    uint8_t bytes[BLOCK_BYTES];
-};
+ */#include "_clock.h"
+#include "_record.h"
+#include "_vector.h"
 
 static PyObject *MachineError;
-static PyTypeObject ContextType, TrapType, EngineType;
+static PyTypeObject ContextType, TrapType;
 
 /* The words but RIP, which `emu_start` takes. */
 enum { LOADED = WORDS - 1 };
@@ -142,229 +34,6 @@ static void word_places(uint64_t *words, uint64_t *flags, void **places) {
     places[17] = &words[FS_BASE];
     places[18] = &words[GS_BASE];
 }
-
-/* ---- memory ---- */
-
-/* Host address of guest byte `va` in the current space, or NULL where nothing is mapped. */
-static uint8_t *resolve(Engine *e, uint64_t va) {
-    uint64_t table = e->root, entry, mask;
-    for (int shift = 39;; shift -= 9) {
-        if (table + PAGE > e->size)
-            return NULL;
-        entry = ((uint64_t *)(e->memory + table))[va >> shift & 511];
-        if (!(entry & 1))
-            return NULL;
-        if (shift == 12 || (shift < 39 && entry & 0x80)) {
-            mask = ((uint64_t)1 << shift) - 1;
-            table = (entry & ENTRY_ADDRESS & ~mask) | (va & mask);
-            return table < e->size ? e->memory + table : NULL;
-        }
-        table = entry & ENTRY_ADDRESS;
-    }
-}
-
-/* Copies up to `length` bytes of code at `va` and returns how many were mapped; marks their frames as executed. */
-static unsigned fetch(Engine *e, uint64_t va, uint8_t *out, unsigned length, unsigned marked) {
-    unsigned done = 0;
-    while (done < length) {
-        uint8_t *from = resolve(e, va + done);
-        unsigned part = PAGE - (unsigned)((va + done) & (PAGE - 1));
-        if (!from)
-            break;
-        if (part > length - done)
-            part = length - done;
-        memcpy(out + done, from, part);
-        if (done < marked)
-            ((uint8_t *)e->executed.buf)[(size_t)(from - e->memory) / PAGE] = 1;
-        done += part;
-    }
-    return done;
-}
-
-/* ---- blocks ---- */
-
-static void halt(Engine *e, enum halt why, uint64_t pc) {
-    e->halt = why;
-    e->halt_pc = pc;
-    e->uc.emu_stop(e->handle);
-}
-
-static unsigned slot(uint64_t pc) {
-    return (unsigned)(pc ^ pc >> 14) & (BLOCKS - 1);
-}
-
-/* Decodes the bytes of a block into its count; says if it has to be single-stepped. */
-static uint32_t survey(const uint8_t *bytes, uint32_t size, uint32_t *count) {
-    uint32_t at = 0;
-    Instruction found = {0, PLAIN, 0, 0, 0};
-    for (*count = 0; at < size; at += found.length, ++*count) {
-        found = decode(bytes + at, size - at);
-        if (!found.length || found.kind == PRIVILEGED || found.kind == REFUSED || found.kind == DEBUG_TRAP)
-            return BLOCK_STEPPED;
-    }
-    return found.kind == LOADS_FLAGS ? BLOCK_LOADS_FLAGS : BLOCK_PLAIN;
-}
-
-/* Fills the table's entry for a block seen for the first time in this space. */
-static Block *learn(Engine *e, uint64_t pc, uint32_t size) {
-    struct { uint64_t pc; uint16_t count, size; } translated = {0, 0, 0};
-    Block *b = &e->blocks[slot(pc)];
-    b->pc = pc;
-    b->space = e->space;
-    b->size = size;
-    b->kind = BLOCK_STEPPED;
-    if (size && size <= BLOCK_BYTES && fetch(e, pc, e->bytes, size, size) == size
-        && (pc + size - 1) >> 12 < LAST_USER_PAGE)
-        b->kind = survey(e->bytes, size, &b->count);
-    if (b->kind != BLOCK_STEPPED
-        && (e->uc.ctl(e->handle, CTL_REQUEST_BLOCK, pc, &translated) || translated.count != b->count))
-        b->kind = BLOCK_STEPPED;
-    b->match = b->kind == BLOCK_PLAIN ? size : 0;
-    return b;
-}
-
-/* Instructions of block `b` before address `rip`. */
-static uint64_t count_before(Engine *e, const Block *b, uint64_t rip) {
-    uint32_t at = 0, before = 0;
-    unsigned size = fetch(e, b->pc, e->bytes, b->size, 0);
-    while (at < rip - b->pc && at < size) {
-        Instruction found = decode(e->bytes + at, size - at);
-        if (!found.length)
-            break;
-        at += found.length;
-        before++;
-    }
-    return before;
-}
-
-static uint32_t read_flags(Engine *e) {
-    uint64_t flags = 0;
-    e->uc.reg_read(e->handle, X86_EFLAGS, &flags);
-    return (uint32_t)flags;
-}
-
-static uint64_t read_register(Engine *e, int id) {
-    uint64_t value = 0;
-    e->uc.reg_read(e->handle, id, &value);
-    return value;
-}
-
-static void set_trap_flag(Engine *e, int on) {
-    uint64_t flags = (read_flags(e) & ~FLAG_TF) | (on ? FLAG_TF : 0);
-    e->uc.reg_write(e->handle, X86_EFLAGS, &flags);
-}
-
-/* The hook before an instruction while stepping. */
-static void before_step(Engine *e, uint64_t pc) {
-    unsigned length;
-    e->stepped = 0;
-    if (pc < e->low || pc >= e->high) {
-        halt(e, STEPPED, pc);
-        return;
-    }
-    if (!e->remaining) {
-        halt(e, SPENT, pc);
-        return;
-    }
-    length = fetch(e, pc, e->bytes, 15, 1);
-    e->instruction = decode(e->bytes, length);
-    length = e->instruction.length;
-    fetch(e, pc, e->bytes, length, length);
-    e->step_pc = pc;
-    switch (e->instruction.kind) {
-    case PRIVILEGED: case REFUSED: case DEBUG_TRAP:
-        halt(e, BEFORE, pc);
-        return;
-    case REPEATED:
-        e->step_rcx = read_register(e, X86_RCX);
-        break;
-    }
-    e->stepped = 1;
-    e->remaining--;
-}
-
-/* Stepping omits the pass of a rep instruction that only finds the count at zero; true if it is still to be made. */
-static int owes_a_pass(Engine *e, uint64_t rip) {
-    uint64_t mask = e->instruction.address32 ? 0xffffffffu : UINT64_MAX;
-    uint8_t operation = e->instruction.opcode & 0xfe;
-    if (rip == e->step_pc || !(e->step_rcx & mask) || read_register(e, X86_RCX) & mask)
-        return 0;
-    if (operation == 0xa6 || operation == 0xae)
-        return !!(read_flags(e) & FLAG_ZF) == (e->instruction.rep == 0xf3);
-    return 1;
-}
-
-/* The debug exception after an instruction while stepping: hide our trap flag, honour the guest's. */
-static void after_step(Engine *e) {
-    int had_tf = e->guest_tf;
-    uint64_t rip = read_register(e, X86_RIP);
-    switch (e->instruction.kind) {
-    case PUSHES_FLAGS:
-        if (!had_tf) {
-            uint8_t *high_byte = resolve(e, read_register(e, X86_RSP) + 1);
-            if (high_byte)
-                *high_byte &= (uint8_t)~(FLAG_TF >> 8);
-        }
-        break;
-    case LOADS_FLAGS:
-        e->guest_tf = !!(read_flags(e) & FLAG_TF);
-        if (!e->guest_tf)
-            set_trap_flag(e, 1);
-        break;
-    case REPEATED:
-        if (owes_a_pass(e, rip)) {
-            rip = e->step_pc;
-            if (!had_tf)
-                halt(e, REWIND, rip);
-        }
-        break;
-    }
-    if (had_tf)
-        halt(e, TRACED, rip);
-}
-
-static void block_slowly(Engine *e, uint64_t pc, uint32_t size) {
-    Block *b = &e->blocks[slot(pc)];
-    if (e->halt || !e->home)
-        return;
-    if (e->stepping) {
-        before_step(e, pc);
-        return;
-    }
-    e->current = NULL;
-    e->low = 0;
-    e->high = UINT64_MAX;
-    if (!e->remaining) {
-        halt(e, SPENT, pc);
-        return;
-    }
-    if (e->watching) {
-        e->watching = 0;
-        e->expected_space = e->space;
-        if (read_flags(e) & FLAG_TF) {
-            halt(e, STEP, pc);
-            return;
-        }
-    }
-    if (b->pc != pc || b->space != e->space || b->size != size)
-        b = learn(e, pc, size);
-    if (b->kind == BLOCK_STEPPED) {
-        e->low = pc;
-        e->high = pc + size;
-        halt(e, STEP, pc);
-    } else if (e->remaining < b->count) {
-        halt(e, STEP, pc);
-    } else {
-        e->remaining -= b->count;
-        e->current = b;
-        if (b->kind == BLOCK_LOADS_FLAGS) {
-            e->watching = 1;
-            e->expected_space = 0;
-        }
-    }
-}
-
-/* ---- hooks ---- */
 
 static void on_block(void *uc, uint64_t pc, uint32_t size, void *data) {
     Engine *e = data;
@@ -388,8 +57,7 @@ static void on_interrupt(void *uc, uint32_t vector, void *data) {
         return;
     }
     e->vector = vector;
-    e->hook_rip = read_register(e, X86_RIP);
-    halt(e, VECTOR, e->hook_rip);
+    halt(e, VECTOR, 0);
 }
 
 static void on_syscall(void *uc, void *data) {
@@ -421,112 +89,6 @@ static void on_out(void *uc, uint32_t port, int size, uint32_t value, void *data
     (void)uc, (void)port, (void)size, (void)value;
     halt(data, BREACH, 0);
 }
-
-static void note_reference(Engine *e, uint64_t page, int write) {
-    uint64_t reference = page << 1 | (uint64_t)write;
-    if (reference == e->last_reference || (reference | 1) == e->last_reference)
-        return;
-    if (e->reference_count == e->reference_room) {
-        size_t room = e->reference_room ? 2 * e->reference_room : 4096;
-        uint64_t *grown = realloc(e->references, room * sizeof *grown);
-        if (!grown) {
-            e->record_failed = 1;
-            return;
-        }
-        e->references = grown;
-        e->reference_room = room;
-    }
-    e->references[e->reference_count++] = e->last_reference = reference;
-}
-
-static void on_memory(void *uc, int type, uint64_t address, int size, int64_t value, void *data) {
-    Engine *e = data;
-    uint64_t last = address + (uint64_t)(size > 0 ? size - 1 : 0);
-    (void)uc, (void)value;
-    for (uint64_t page = address >> 12; page <= last >> 12; page++)
-        if (page >= e->record_low >> 12 && page < e->record_high >> 12)
-            note_reference(e, page, type == MEM_WRITE);
-}
-
-/* ---- vector registers: FXSAVE layout ---- */
-
-enum { VECTOR_REGISTERS = 28 };
-typedef struct {
-    uint64_t fp[8][2];
-    uint64_t control, status, tag, mxcsr;
-} Floating;
-static int vector_ids[VECTOR_REGISTERS];
-
-static void vector_places(Floating *f, uint8_t *vector, void **places) {
-    for (int i = 0; i < 8; i++)
-        places[i] = f->fp[i];
-    places[8] = &f->control;
-    places[9] = &f->status;
-    places[10] = &f->tag;
-    places[11] = &f->mxcsr;
-    for (int i = 0; i < 16; i++)
-        places[12 + i] = vector + 160 + 16 * i;
-}
-
-static void put16(uint8_t *to, uint64_t value) {
-    uint16_t word = (uint16_t)value;
-    memcpy(to, &word, 2);
-}
-
-static uint16_t get16(const uint8_t *from) {
-    uint16_t word;
-    memcpy(&word, from, 2);
-    return word;
-}
-
-static void save_vector(Engine *e, uint8_t *vector) {
-    Floating f;
-    void *places[VECTOR_REGISTERS];
-    unsigned tag = 0;
-    uint32_t mxcsr;
-    memset(&f, 0, sizeof f);
-    vector_places(&f, vector, places);
-    e->uc.reg_read_batch(e->handle, vector_ids, places, VECTOR_REGISTERS);
-    for (unsigned i = 0; i < 8; i++) {
-        tag |= (unsigned)((f.tag >> 2 * i & 3) != 3) << i;
-        memset(vector + 32 + 16 * i, 0, 16);
-        memcpy(vector + 32 + 16 * i, f.fp[(i + (f.status >> 11)) & 7], 10);
-    }
-    memset(vector, 0, 32);
-    put16(vector, f.control);
-    put16(vector + 2, f.status);
-    vector[4] = (uint8_t)tag;
-    mxcsr = (uint32_t)f.mxcsr;
-    memcpy(vector + 24, &mxcsr, 4);
-}
-
-static void load_vector(Engine *e, uint8_t *vector) {
-    Floating f;
-    void *places[VECTOR_REGISTERS];
-    uint32_t mxcsr;
-    memset(&f, 0, sizeof f);
-    vector_places(&f, vector, places);
-    f.control = get16(vector);
-    f.status = get16(vector + 2);
-    for (unsigned i = 0; i < 8; i++) {
-        f.tag |= (uint64_t)(vector[4] >> i & 1 ? 0 : 3) << 2 * i;
-        memcpy(f.fp[(i + (f.status >> 11)) & 7], vector + 32 + 16 * i, 10);
-    }
-    memcpy(&mxcsr, vector + 24, 4);
-    f.mxcsr = mxcsr & 0xffff;
-    e->uc.reg_write_batch(e->handle, vector_ids, places, VECTOR_REGISTERS);
-}
-
-static void leave_home(Context *c) {
-    Engine *e = c->home;
-    if (!e)
-        return;
-    save_vector(e, c->vector);
-    e->resident = NULL;
-    c->home = NULL;
-}
-
-/* ---- run ---- */
 
 static void new_space(Engine *e) {
     e->space = e->generation << 20 | e->root >> 12;
@@ -627,6 +189,13 @@ static void give_back(Engine *e, uint64_t rip) {
         e->remaining += e->current->count - count_before(e, e->current, rip);
 }
 
+/* Whether a vector that arrived with the processor at `rip` is the `int n` just executed, which leaves rip after it. */
+static int was_interrupt(const Engine *e, uint64_t rip) {
+    if (e->stepping)
+        return e->stepped && e->instruction.kind == SOFTWARE_INTERRUPT && rip == e->step_pc + e->instruction.length;
+    return e->current && e->current->kind == BLOCK_INTERRUPTS && rip == e->current->pc + e->current->size;
+}
+
 static int in_current(const Engine *e, uint64_t rip) {
     if (e->stepping)
         return e->stepped && rip == e->step_pc;
@@ -638,12 +207,8 @@ static int on_vector(Engine *e, uint64_t *rip) {
     uint64_t address = 0;
     uint32_t code;
     *rip = read_register(e, X86_RIP);
-    if (e->vector == 1 && *rip == e->hook_rip) {
-        set_trap(e, TRAP_EXCEPTION, 1, 0);
-        return 1;
-    }
     code = acknowledge(e);
-    if (*rip != e->hook_rip) {
+    if (was_interrupt(e, *rip)) {
         set_trap(e, TRAP_INTERRUPT, e->vector, 0);
         return 1;
     }
@@ -666,7 +231,7 @@ static int on_vector(Engine *e, uint64_t *rip) {
         give_back(e, *rip);
     }
     if (e->vector == 14)
-        set_trap(e, TRAP_PAGE_FAULT, code, address);
+        set_trap(e, TRAP_PAGE_FAULT, code | FAULT_USER, address); /* iretq reads its frame as the supervisor */
     else
         set_trap(e, TRAP_EXCEPTION, e->vector, code);
     return 1;
@@ -693,6 +258,8 @@ static void before_instruction(Engine *e, uint64_t *rip) {
         set_trap(e, TRAP_PRIVILEGED, 0, 0);
     } else if (e->instruction.kind == REFUSED) {
         set_trap(e, TRAP_EXCEPTION, 13, 0);
+    } else if (e->instruction.kind == INVALID) {
+        set_trap(e, TRAP_EXCEPTION, 6, 0);
     } else {
         *rip += e->instruction.length;
         e->remaining--;
@@ -824,8 +391,6 @@ static PyObject *engine_run(PyObject *self, PyObject *const *args, Py_ssize_t co
     return (PyObject *)e->trap;
 }
 
-/* ---- Engine ---- */
-
 static int add_hook(Engine *e, int type, void *function, int instruction) {
     size_t id;
     int error = e->uc.hook_add(e->handle, &id, type, function, e, (uint64_t)1, (uint64_t)0, instruction);
@@ -873,7 +438,7 @@ static int take_kinds(Engine *e, PyObject *kinds) {
 
 static int engine_init(PyObject *self, PyObject *args, PyObject *kwargs) {
     Engine *e = (Engine *)self;
-    PyObject *owner, *functions, *kinds, *executed;
+    PyObject *functions, *kinds, *executed;
     unsigned long long handle, memory, size, low, high;
     if (kwargs && PyDict_GET_SIZE(kwargs)) {
         PyErr_SetString(PyExc_TypeError, "Engine takes no keyword arguments");
@@ -883,7 +448,7 @@ static int engine_init(PyObject *self, PyObject *args, PyObject *kwargs) {
         PyErr_SetString(PyExc_RuntimeError, "an Engine is initialised once");
         return -1;
     }
-    if (!PyArg_ParseTuple(args, "OKO!KKO(III)O!(KK)", &owner, &handle, &PyTuple_Type, &functions, &memory, &size,
+    if (!PyArg_ParseTuple(args, "KO!KKO(III)O!(KK)", &handle, &PyTuple_Type, &functions, &memory, &size,
                           &executed, &e->old_exception, &e->error_code, &e->cr3, &PyTuple_Type, &kinds, &low, &high))
         return -1;
     if (take_functions(e, functions) || take_kinds(e, kinds)
@@ -893,7 +458,6 @@ static int engine_init(PyObject *self, PyObject *args, PyObject *kwargs) {
         PyErr_SetString(PyExc_ValueError, "one byte for each frame is needed");
         return -1;
     }
-    e->owner = Py_NewRef(owner);
     e->handle = (void *)(uintptr_t)handle;
     e->memory = (uint8_t *)(uintptr_t)memory;
     e->size = size;
@@ -904,7 +468,9 @@ static int engine_init(PyObject *self, PyObject *args, PyObject *kwargs) {
     e->recording = low < high;
     e->last_reference = UINT64_MAX;
     e->blocks = calloc(BLOCKS, sizeof *e->blocks);
-    if (!e->blocks) {
+    if (e->recording)
+        e->pages = calloc(size / PAGE, sizeof *e->pages);
+    if (!e->blocks || (e->recording && !e->pages)) {
         PyErr_NoMemory();
         return -1;
     }
@@ -959,16 +525,18 @@ static void shut(Engine *e) {
         e->uc.context_free(e->home);
     if (e->scratch)
         e->uc.context_free(e->scratch);
+    if (e->handle)
+        e->uc.close(e->handle);
     e->home = e->scratch = NULL;
     e->handle = NULL;
     free(e->blocks);
     free(e->references);
+    free(e->pages);
     e->blocks = NULL;
-    e->references = NULL;
+    e->references = e->pages = NULL;
     e->reference_count = e->reference_room = 0;
     if (e->executed.obj)
         PyBuffer_Release(&e->executed);
-    Py_CLEAR(e->owner);
 }
 
 static PyObject *engine_close(PyObject *self, PyObject *none) {
@@ -1012,8 +580,6 @@ static PyTypeObject EngineType = {
     .tp_dealloc = engine_dealloc,
     .tp_methods = engine_methods,
 };
-
-/* ---- Context and Trap ---- */
 
 static void fresh(Context *c) {
     static const uint8_t start[4] = {0x80, 0x1f, 0, 0};

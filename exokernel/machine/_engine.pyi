@@ -17,7 +17,6 @@ class Trap:
 class Engine:
     def __init__(
         self,
-        owner: object,
         handle: int,
         functions: tuple[int, ...],
         memory_address: int,

@@ -58,6 +58,7 @@ _PAGE_FAULT: Final = 14
 _FUNCTIONS: Final = (
     "uc_emu_start", "uc_emu_stop", "uc_reg_read", "uc_reg_write", "uc_reg_read_batch", "uc_reg_write_batch",
     "uc_hook_add", "uc_ctl", "uc_context_save", "uc_context_restore", "uc_context_alloc", "uc_context_free",
+    "uc_close",
 )  # fmt: skip
 
 
@@ -212,8 +213,9 @@ class FastCpu(Engine):
         if handle is None:
             raise MachineError("Unicorn gave no engine")
         functions = tuple(_function_address(name) for name in _FUNCTIONS)
+        uc._Uc__finalizer.detach()  # at interpreter exit it would close the handle before contexts have left the CPU
         super().__init__(
-            uc, handle, functions, memory.address, memory.size, memory.executed, tuple(layout), tuple(TrapKind),
+            handle, functions, memory.address, memory.size, memory.executed, layout, tuple(TrapKind),
             record or (0, 0),
         )  # fmt: skip
         enter_ring_3(uc)

@@ -85,22 +85,28 @@ def translate(
 ) -> int | Fault:
     """Physical address of byte `va` for one access, or the fault that access would cause.
 
-    Like the processor, a successful access sets the accessed bits on the way and, when it writes, the dirty bit of the
-    page; one that faults on rights or absence changes nothing. `va` must be canonical.
+    Like the processor, this sets the accessed bit of every table it passes, also on the way to a fault; that of the page,
+    and its dirty bit for a write, only when the access succeeds. `va` must be canonical.
     """
     code = (FAULT_WRITE if write else 0) | (FAULT_USER if user else 0) | (FAULT_FETCH if execute else 0)
     i4 = (root >> 3) + (va >> 39 & 511)
     e4 = words[i4]
     if not e4 & 1:
         return Fault(code)
+    if not e4 & 32:
+        words[i4] = e4 | ACCESSED
     i3 = ((e4 & ADDRESS) >> 3) + (va >> 30 & 511)
     e3 = words[i3]
     if not e3 & 1:
         return Fault(code)
+    if not e3 & 32:
+        words[i3] = e3 | ACCESSED
     i2 = ((e3 & ADDRESS) >> 3) + (va >> 21 & 511)
     e2 = words[i2]
     if not e2 & 1:
         return Fault(code)
+    if not e2 & 32:
+        words[i2] = e2 | ACCESSED
     i1 = ((e2 & ADDRESS) >> 3) + (va >> 12 & 511)
     e1 = words[i1]
     if not e1 & 1:
@@ -112,11 +118,7 @@ def translate(
         or (execute and (e4 | e3 | e2 | e1) & NX)
     ):
         return Fault(code | FAULT_PRESENT)
-    if not rights & ACCESSED:
-        words[i4] = e4 | ACCESSED
-        words[i3] |= ACCESSED
-        words[i2] |= ACCESSED
-        words[i1] = e1 = words[i1] | ACCESSED
-    if write and not e1 & DIRTY:
-        words[i1] |= DIRTY | ACCESSED
+    used = e1 | (ACCESSED | DIRTY if write else ACCESSED)
+    if used != e1:
+        words[i1] = used
     return (e1 & ADDRESS) | (va & 0xFFF)

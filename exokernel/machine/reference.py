@@ -1,11 +1,9 @@
-"""The slow CPU that tests believe: one Python callback before every instruction, and nothing remembered between runs.
+"""The slow CPU that tests believe: one instruction at a time, and nothing remembered between runs.
 
 It keeps the rules of `exokernel.machine.cpu` by the most direct means. Each run starts from the saved state just after
-ring 3 was entered, with the TLB and all translated code dropped, and a hook on every instruction counts it and stops
-when the budget is spent. No block is counted and no trap flag is set behind the guest's back, except in two places
-where the processor itself would blur the answer: a translated block that reaches into a page it may not fetch is
-repeated one instruction at a time, and the pass of a `rep` instruction that a set trap flag makes the processor skip is
-counted by going back.
+ring 3 was entered, with the TLB and all translated code dropped. Python looks at the next instruction, starts the engine
+with the trap flag set, so that it stops after that one instruction, and counts it. There are no blocks to count, and a
+fault takes nothing back. The guest's own trap flag is kept in `_traced`; the set one is taken out of what `pushf` stored.
 """
 
 import ctypes
@@ -19,12 +17,16 @@ from unicorn import x86_const as x86
 from exokernel.machine.context import ALWAYS_FLAGS, KEPT_FLAGS, MachineContext, MachineError, Register, Trap, TrapKind
 from exokernel.machine.cpu import USER_CODE, enter_ring_3, find_layout, open_engine, state_bytes
 from exokernel.machine.memory import PAGE_SHIFT, PAGE_SIZE, PhysicalMemory
-from exokernel.machine.paging import FAULT_FETCH, Fault, translate
+from exokernel.machine.paging import FAULT_USER, Fault, is_canonical, translate
 
 _TRAP_FLAG: Final = 0x100
 _ZERO_FLAG: Final = 0x40
 _LONGEST: Final = 15
-_LAST_USER_PAGE: Final = 0x7FFF_FFFF_F
+_DEBUG: Final = 1
+_PAGE_FAULT: Final = 14
+_SYSCALL: Final = 256
+_PUSHF: Final = 0x9C
+_LOADING_FLAGS: Final = frozenset(b"\x9d\xcf")
 _PREFIXES: Final = frozenset(b"\x26\x2e\x36\x3e\x64\x65\x66\x67\xf0\xf2\xf3")
 _STRINGS: Final = frozenset(b"\xa4\xa5\xa6\xa7\xaa\xab\xac\xad\xae\xaf")
 _COMPARING: Final = frozenset(b"\xa6\xa7\xae\xaf")
@@ -33,6 +35,7 @@ _PRIVILEGED_0F: Final = frozenset(
     b"\x06\x07\x08\x09\x20\x21\x22\x23\x30\x31\x32\x33\x34\x35\xa1\xa2\xa9\xb2\xb4\xb5"
 )
 _UNPRIVILEGED_0F01: Final = frozenset(b"\xd0\xd5\xd6\xee\xef")
+_BMI: Final = frozenset([(3, 0xF0), *((2, opcode) for opcode in range(0xF2, 0xF8))])
 _WORDS: Final = (
     x86.UC_X86_REG_RAX, x86.UC_X86_REG_RBX, x86.UC_X86_REG_RCX, x86.UC_X86_REG_RDX, x86.UC_X86_REG_RSI,
     x86.UC_X86_REG_RDI, x86.UC_X86_REG_RBP, x86.UC_X86_REG_RSP, x86.UC_X86_REG_R8, x86.UC_X86_REG_R9,
@@ -45,9 +48,13 @@ class _Kind(enum.Enum):
     PLAIN = enum.auto()
     PRIVILEGED = enum.auto()
     REFUSED = enum.auto()
+    INVALID = enum.auto()
     INTERRUPT = enum.auto()
     ONE_BYTE_DEBUG = enum.auto()
     REPEATED = enum.auto()
+
+
+_BEFORE: Final = frozenset([_Kind.PRIVILEGED, _Kind.REFUSED, _Kind.INVALID, _Kind.ONE_BYTE_DEBUG])
 
 
 class _Instruction:
@@ -65,19 +72,18 @@ class _Instruction:
             elif code[at] == 0x67:
                 self.address32 = True
             at += 1
-        rest = code[at:] + bytes(4)
+        rest = code[at:] + bytes(5)
         self.opcode = rest[0]
         self.prefixes = at
         if rest[0] == 0x0F:
             self.kind = self._two_byte(rest[1], rest[2])
-        elif rest[0] == 0xC5:
-            self.kind = self._two_byte(rest[2], rest[3])
-        elif rest[0] == 0xC4 and rest[1] & 0x1F == 1:
-            self.kind = self._two_byte(rest[3], (code[at:] + bytes(5))[4])
+        elif rest[0] in b"\xc4\xc5":
+            is_bmi = rest[0] == 0xC4 and (rest[1] & 0x1F, rest[3]) in _BMI
+            self.kind = _Kind.PLAIN if is_bmi else _Kind.INVALID
         else:
-            self.kind = self._one_byte(wide)
+            self.kind = self._one_byte(wide, rest[1] >> 3 & 7)
 
-    def _one_byte(self, wide: int) -> _Kind:
+    def _one_byte(self, wide: int, operation: int) -> _Kind:
         if self.opcode in _PRIVILEGED:
             return _Kind.PRIVILEGED
         if self.opcode in _STRINGS and self.rep:
@@ -86,6 +92,8 @@ class _Instruction:
             return _Kind.INTERRUPT
         if self.opcode == 0xF1:
             return _Kind.ONE_BYTE_DEBUG
+        if self.opcode in b"\xca\xcb" or (self.opcode == 0xFF and operation in (3, 5)):
+            return _Kind.REFUSED
         if self.opcode == 0xCF and not wide:
             return _Kind.REFUSED
         return _Kind.PLAIN
@@ -102,16 +110,6 @@ class _Instruction:
         return _Kind.PRIVILEGED if privileged else _Kind.PLAIN
 
 
-class _Stop(enum.Enum):
-    """Why the engine was stopped."""
-
-    SPENT = enum.auto()
-    BEFORE = enum.auto()
-    SYSCALL = enum.auto()
-    VECTOR = enum.auto()
-    TRACED = enum.auto()
-
-
 class ReferenceCpu:
     """A CPU by single steps; see `exokernel.machine.cpu` for what it promises."""
 
@@ -122,19 +120,14 @@ class ReferenceCpu:
         self._uc: unicorn.Uc | None = open_engine(memory, supervisor)
         uc = self._uc
         uc.hook_add(unicorn.UC_HOOK_INTR, self._on_interrupt)
-        uc.hook_add(unicorn.UC_HOOK_CODE, self._on_instruction)
         uc.hook_add(unicorn.UC_HOOK_INSN, self._on_syscall, None, 1, 0, x86.UC_X86_INS_SYSCALL)
         self._root = supervisor
-        self._left = 1
-        self._stop: _Stop | None = None
-        self._stopped_at = 0
-        self._vector = 0
-        self._instruction = _Instruction(b"")
-        self._at: int | None = None
-        self._size = 0
+        self._left = 0
+        self._vector: int | None = None
+        self._at = 0
         self._count = 0
-        self._guest_traced = False
-        self._single = False
+        self._instruction = _Instruction(b"")
+        self._traced = False
         enter_ring_3(uc)
         self._acknowledge(uc)
         self._home = uc.context_save()
@@ -148,27 +141,9 @@ class ReferenceCpu:
             raise MachineError("the CPU is closed")
         self._root, self._left = root, budget
         self._load(uc, context)
-        rip = context.words[Register.RIP]
-        self._single = False
-        while True:
-            self._stop, self._at = None, None
-            if self._single:
-                self._set_trap_flag(uc, True)
-            try:
-                uc.emu_start(rip, 0)
-                invalid = False
-            except unicorn.UcError as error:
-                if error.errno != unicorn.UC_ERR_INSN_INVALID:
-                    raise MachineError(f"Unicorn stopped with error {error.errno}") from error
-                invalid = True
-            rip, done = self._answer(uc, invalid)
-            if self._single:
-                self._set_trap_flag(uc, self._guest_traced)
-                self._single = False
-            elif not done and self._stop is not _Stop.TRACED:
-                self._single = True
-            if done:
-                break
+        rip, done = context.words[Register.RIP], False
+        while not done:
+            rip, done = self._step(uc, rip)
         self._store(uc, context, rip)
         self._trap.cycles = budget - self._left
         return self._trap
@@ -190,6 +165,8 @@ class ReferenceCpu:
         code = b""
         while len(code) < _LONGEST:
             here = va + len(code)
+            if not is_canonical(here):
+                break
             at = translate(self._memory.words, self._root, here, write=False, execute=True)
             if isinstance(at, Fault):
                 break
@@ -198,89 +175,85 @@ class ReferenceCpu:
             self._memory.executed[at >> PAGE_SHIFT] = 1
         return code
 
-    def _halt(self, uc: unicorn.Uc, why: _Stop, at: int) -> None:
-        self._stop, self._stopped_at = why, at
+    def _on_syscall(self, uc: unicorn.Uc, _: Any) -> None:
+        self._vector = _SYSCALL
         uc.emu_stop()
 
-    def _on_instruction(self, uc: unicorn.Uc, address: int, size: int, _: Any) -> None:
-        if self._stop is not None or address >= 1 << 63:
-            return
-        if not self._left:
-            self._at = None
-            self._halt(uc, _Stop.SPENT, address)
-            return
-        self._instruction = _Instruction(self._read_code(address))
-        self._size = size
-        if self._instruction.kind in (_Kind.PRIVILEGED, _Kind.REFUSED, _Kind.ONE_BYTE_DEBUG):
-            self._at = None
-            self._halt(uc, _Stop.BEFORE, address)
-            return
-        self._left -= 1
-        self._at = address
-        if not self._single:
-            self._guest_traced = bool(uc.reg_read(x86.UC_X86_REG_EFLAGS) & _TRAP_FLAG)
-        if self._instruction.kind is _Kind.REPEATED:
-            self._count = uc.reg_read(x86.UC_X86_REG_RCX)
-
-    def _on_syscall(self, uc: unicorn.Uc, _: Any) -> None:
-        if self._stop is None:
-            self._halt(uc, _Stop.SYSCALL, 0)
-
     def _on_interrupt(self, uc: unicorn.Uc, vector: int, _: Any) -> None:
-        if self._stop is not None:
-            return
-        self._vector = vector
-        traced = vector == 1 and self._at is not None and self._instruction.kind is not _Kind.INTERRUPT
-        self._halt(uc, _Stop.TRACED if traced else _Stop.VECTOR, uc.reg_read(x86.UC_X86_REG_RIP))
+        if self._vector is None:
+            self._vector = vector
+        uc.emu_stop()
 
-    def _answer(self, uc: unicorn.Uc, invalid: bool) -> tuple[int, bool]:
-        """The instruction to go on at, and whether the trap is complete."""
-        rip: int = uc.reg_read(x86.UC_X86_REG_RIP)
-        if invalid:
-            self._acknowledge(uc)
-            if self._instruction.kind is _Kind.INTERRUPT:
-                return self._done(TrapKind.INTERRUPT, rip + self._size, 6)
-            self._left += 1
-            return self._done(TrapKind.EXCEPTION, rip, 6)
-        match self._stop:
-            case _Stop.SPENT:
-                return self._done(TrapKind.BUDGET, self._stopped_at)
-            case _Stop.SYSCALL:
-                return self._done(TrapKind.DOWNCALL, rip)
-            case _Stop.BEFORE:
-                return self._before()
-            case _Stop.TRACED:
-                return self._traced(uc, rip)
-            case _Stop.VECTOR:
-                return self._on_vector(uc, rip)
-        raise MachineError(f"Unicorn stopped at {rip:#x} for no reason")
+    def _step(self, uc: unicorn.Uc, rip: int) -> tuple[int, bool]:
+        """Execute the instruction at `rip`; returns where to go on, and whether a trap is complete."""
+        if not self._left:
+            return self._done(TrapKind.BUDGET, rip)
+        self._at, self._instruction = rip, _Instruction(self._read_code(rip))
+        if self._instruction.kind in _BEFORE:
+            return self._before()
+        self._count = uc.reg_read(x86.UC_X86_REG_RCX)
+        self._set_trap_flag(uc, True)
+        self._vector = None
+        self._left -= 1
+        try:
+            uc.emu_start(rip, 0)
+        except unicorn.UcError as error:
+            if error.errno != unicorn.UC_ERR_INSN_INVALID:
+                raise MachineError(f"Unicorn stopped at {rip:#x} with error {error.errno}") from error
+            return self._on_invalid(uc)
+        return self._answer(uc, uc.reg_read(x86.UC_X86_REG_RIP))
 
     def _done(self, kind: TrapKind, rip: int, code: int = 0, address: int = 0) -> tuple[int, bool]:
         self._trap.kind, self._trap.code, self._trap.address = kind, code, address
         return rip, True
 
     def _before(self) -> tuple[int, bool]:
-        if self._instruction.kind is _Kind.PRIVILEGED:
-            return self._done(TrapKind.PRIVILEGED, self._stopped_at)
-        if self._instruction.kind is _Kind.REFUSED:
-            return self._done(TrapKind.EXCEPTION, self._stopped_at, 13)
+        match self._instruction.kind:
+            case _Kind.PRIVILEGED:
+                return self._done(TrapKind.PRIVILEGED, self._at)
+            case _Kind.REFUSED:
+                return self._done(TrapKind.EXCEPTION, self._at, 13)
+            case _Kind.INVALID:
+                return self._done(TrapKind.EXCEPTION, self._at, 6)
         self._left -= 1
-        return self._done(TrapKind.INTERRUPT, self._stopped_at + self._instruction.prefixes + 1, 1)
+        return self._done(TrapKind.INTERRUPT, self._at + self._instruction.prefixes + 1, 1)
 
-    def _traced(self, uc: unicorn.Uc, rip: int) -> tuple[int, bool]:
-        """An instruction is complete; the trap flag behind that is the guest's, or ours if `_single`."""
-        opcode, was_traced = self._instruction.opcode, self._guest_traced
-        if self._single and opcode == 0x9C and not was_traced:
+    def _on_invalid(self, uc: unicorn.Uc) -> tuple[int, bool]:
+        self._acknowledge(uc)
+        if self._instruction.kind is _Kind.INTERRUPT:
+            return self._done(TrapKind.INTERRUPT, self._at + self._instruction.prefixes + 2, 6)
+        self._left += 1
+        return self._done(TrapKind.EXCEPTION, self._at, 6)
+
+    def _answer(self, uc: unicorn.Uc, rip: int) -> tuple[int, bool]:
+        vector, is_interrupt = self._vector, self._instruction.kind is _Kind.INTERRUPT
+        if vector is None:
+            raise MachineError(f"Unicorn stopped at {rip:#x} for no reason")
+        if vector == _SYSCALL:
+            return self._done(TrapKind.DOWNCALL, rip)
+        code = self._acknowledge(uc)
+        if is_interrupt and rip != self._at:
+            return self._done(TrapKind.INTERRUPT, rip, vector)
+        if vector == _DEBUG:
+            return self._completed(uc, rip)
+        self._left += 1
+        if vector == _PAGE_FAULT:
+            return self._done(TrapKind.PAGE_FAULT, rip, code | FAULT_USER, uc.reg_read(x86.UC_X86_REG_CR2))
+        return self._done(TrapKind.EXCEPTION, rip, vector, code)
+
+    def _completed(self, uc: unicorn.Uc, rip: int) -> tuple[int, bool]:
+        """The instruction is complete; a trap only if the guest had set the trap flag itself."""
+        opcode, was_traced = self._instruction.opcode, self._traced
+        if opcode == _PUSHF and not was_traced:
             high_byte = translate(self._memory.words, self._root, uc.reg_read(x86.UC_X86_REG_RSP) + 1, write=False)
             assert isinstance(high_byte, int)
             self._memory.view[high_byte] &= ~(_TRAP_FLAG >> 8) & 0xFF
-        if opcode in b"\x9d\xcf":
-            self._guest_traced = bool(uc.reg_read(x86.UC_X86_REG_EFLAGS) & _TRAP_FLAG)
+        if opcode in _LOADING_FLAGS:
+            self._traced = bool(uc.reg_read(x86.UC_X86_REG_EFLAGS) & _TRAP_FLAG)
         if self._instruction.kind is _Kind.REPEATED and self._owes_a_pass(uc, rip):
-            assert self._at is not None
             rip = self._at
         if was_traced:
-            return self._done(TrapKind.EXCEPTION, rip, 1)
+            return self._done(TrapKind.EXCEPTION, rip, _DEBUG)
         return rip, False
 
     def _owes_a_pass(self, uc: unicorn.Uc, rip: int) -> bool:
@@ -291,25 +264,6 @@ class ReferenceCpu:
             equal = bool(uc.reg_read(x86.UC_X86_REG_EFLAGS) & _ZERO_FLAG)
             return equal == (self._instruction.rep == 0xF3)
         return True
-
-    def _on_vector(self, uc: unicorn.Uc, rip: int) -> tuple[int, bool]:
-        code = self._acknowledge(uc)
-        if rip != self._stopped_at:
-            return self._done(TrapKind.INTERRUPT, rip, self._vector)
-        is_page_fault = self._vector == 14
-        address: int = uc.reg_read(x86.UC_X86_REG_CR2) if is_page_fault else code
-        if code & FAULT_FETCH if is_page_fault else self._vector == 13 and rip != self._at:
-            before = address >> PAGE_SHIFT != rip >> PAGE_SHIFT if is_page_fault else rip >> 12 == _LAST_USER_PAGE
-            if before and not self._single:
-                self._guest_traced = bool(uc.reg_read(x86.UC_X86_REG_EFLAGS) & _TRAP_FLAG)
-                return rip, False
-            if not self._left:
-                return self._done(TrapKind.BUDGET, rip)
-        elif rip == self._at:
-            self._left += 1
-        if is_page_fault:
-            return self._done(TrapKind.PAGE_FAULT, rip, code, address)
-        return self._done(TrapKind.EXCEPTION, rip, self._vector, address)
 
     def _acknowledge(self, uc: unicorn.Uc) -> int:
         """Make the processor forget the exception it delivered; returns the error code of that exception."""
@@ -344,12 +298,14 @@ class ReferenceCpu:
                 uc.reg_write(register, word)
         flags = context.words[Register.RFLAGS] & KEPT_FLAGS | ALWAYS_FLAGS
         uc.reg_write(x86.UC_X86_REG_EFLAGS, flags)
+        self._traced = bool(flags & _TRAP_FLAG)
 
     def _store(self, uc: unicorn.Uc, context: MachineContext, rip: int) -> None:
         for register in Register:
             context.words[register] = uc.reg_read(_WORDS[register])
         context.words[Register.RIP] = rip
-        context.words[Register.RFLAGS] = context.words[Register.RFLAGS] & KEPT_FLAGS | ALWAYS_FLAGS
+        flags = context.words[Register.RFLAGS] & ~_TRAP_FLAG | (_TRAP_FLAG if self._traced else 0)
+        context.words[Register.RFLAGS] = flags & KEPT_FLAGS | ALWAYS_FLAGS
         status = uc.reg_read(x86.UC_X86_REG_FPSW)
         tags = uc.reg_read(x86.UC_X86_REG_FPTAG)
         tag = sum(1 << i for i in range(8) if tags >> 2 * i & 3 != 3)

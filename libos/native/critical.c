@@ -1,7 +1,8 @@
 /* Critical sections, and the up-calls that need one.
  *
- * While `critical` in the own page is not zero the kernel sends no request; what it wants stands in `frames_wanted`, and
- * leave() looks there, once more after it has opened the section, so that nothing is missed in between.
+ * While `critical` in the own page is not zero the kernel sends no request; what it wants stands in `frames_wanted`, which it
+ * counts down as frames come back.  leave() looks there; what is asked in the instant before the section is open comes as
+ * an up-call then.
  */
 #include "library.h"
 
@@ -13,13 +14,11 @@ void enter(void) {
 void leave(void) {
     volatile struct exo_own_page *own = EXO_OWN;
     for (;;) {
-        uint64_t wanted = own->frames_wanted, before = resident;
-        if (wanted) {
-            release(wanted, own->wanted_frame);
-            own->frames_wanted = 0;
-        }
+        uint32_t before = resident;
+        if (own->frames_wanted && resident)
+            release(own->frames_wanted, own->wanted_frame);
         own->critical = 0;
-        if (!own->frames_wanted || before == resident)
+        if (!own->frames_wanted || resident == before)
             return;
         own->critical = 1;
     }
@@ -64,8 +63,8 @@ void handle_page_fault(uint64_t va, uint64_t access, uint64_t unused, struct int
 void handle_please_release_page(uint64_t count, uint64_t frame, uint64_t deadline) {
     (void)deadline;
     enter();
-    release(count, frame);
-    EXO_OWN->frames_wanted = 0;
+    if (EXO_OWN->frames_wanted)
+        release(count, frame);
     leave();
 }
 

@@ -4,8 +4,7 @@
  * become co-held and read-only on both sides, and whoever writes first gets a copy (PAGE_COW).  Pages in the swap extent
  * are copied to the child's own.  Shared text is mapped by the capability in START_SHARED_SLOT, which the child is given.
  *
- * The child differs from its copy only in what fork_begin changes.  Where a backing sector is named for every frame, a
- * frame must have one holder, so there pages are copied instead of shared.
+ * The child differs from its copy only in what fork_begin changes.
  *
  * While pages are being shared, room is made only with pages whose turn has not come: those before it are in the child's
  * tables already.
@@ -14,6 +13,7 @@
 
 #define PRIVATE_MAXIMUM 64
 #define PATIENCE 50000000
+#define FIRST_TABLES 5
 #define READ_WRITE (EXO_RIGHTS_READ | EXO_RIGHTS_WRITE)
 
 static uint64_t child;
@@ -44,6 +44,23 @@ static int64_t frame_for(uint64_t environment) {
     }
 }
 
+/* A new environment, or -1.  The kernel takes its first page tables all at once; for want of them they are collected one
+ * by one, which makes it ask for them, and let go. */
+static int64_t make_environment(void) {
+    for (;;) {
+        int64_t environment = exo_create_environment(EXO_ANY), frames[FIRST_TABLES];
+        if (environment != EXO_NO_FRAME)
+            return environment < 0 ? -1 : environment;
+        int collected = 0;
+        while (collected < FIRST_TABLES && (frames[collected] = frame_for(EXO_SELF)) >= 0)
+            collected++;
+        for (int i = 0; i < collected; i++)
+            exo_dealloc_page((uint64_t)frames[i], EXO_SELF);
+        if (collected < FIRST_TABLES)
+            return -1;
+    }
+}
+
 static int map_for_child(uint64_t va, uint64_t frame, uint64_t rights) {
     for (;;) {
         uint64_t seen = EXO_OWN->events[EXO_EVENT_FRAMES];
@@ -61,19 +78,17 @@ static int copy_into(uint32_t frame, uint64_t va) {
     return copied;
 }
 
-static int copy_resident(uint32_t page, const struct start_region *region) {
-    int64_t frame = frame_for(child);
-    if (frame < 0 || copy_into((uint32_t)frame, page_address(page)) < 0)
-        return -1;
-    return map_for_child(page_address(page), (uint64_t)frame, region->rights);
+/* The page's place in the child's swap extent. */
+static uint64_t swap_place(uint32_t page) {
+    return child_swap + (uint64_t)page * EXO_SECTORS_PER_PAGE;
 }
 
 static int share_resident(uint32_t page) {
     const struct start_region *region = region_of(page);
     uint64_t va = page_address(page), entry = page_entry(page), frame = ENTRY_FRAME(entry);
-    if (registers_backing())
-        return copy_resident(page, region);
     if (exo_share_page(frame, child, EXO_SHARING_HOLD, READ_WRITE | EXO_RIGHTS_CONTROL) < 0)
+        return -1;
+    if (registers_backing() && swappable(region) && exo_set_backing(frame, swap_place(page), child) < 0)
         return -1;
     if (map_for_child(va, frame, EXO_RIGHTS_READ) < 0 || map(va, (uint32_t)frame, EXO_RIGHTS_READ) < 0)
         return -1;
@@ -89,7 +104,7 @@ static int copy_swapped(uint32_t page, uint32_t frame) {
     if (request < 0)
         return -1;
     wait_for(request);
-    request = begin_write(frame, child_swap + (uint64_t)page * EXO_SECTORS_PER_PAGE);
+    request = begin_write(frame, swap_place(page));
     if (request < 0)
         return -1;
     wait_for(request);
@@ -135,21 +150,21 @@ static int give_everything(uint64_t stack_pointer) {
     uint64_t addresses[PRIVATE_MAXIMUM];
     int64_t frames[PRIVATE_MAXIMUM];
     uint32_t count = private_pages(addresses, PRIVATE_MAXIMUM);
-    next_page = 0;
     if (exo_give_capability(child, START_SHARED_SLOT, EXO_RIGHTS_READ | EXO_RIGHTS_EXECUTE, START_SHARED_SLOT) < 0)
         return -1;
     for (uint32_t i = 0; i < count; i++) {
         frames[i] = frame_for(child);
-        if (frames[i] < 0 || map_for_child(addresses[i], (uint64_t)frames[i], READ_WRITE) < 0)
+        if (frames[i] < 0 || exo_reserve_page((uint64_t)frames[i], 1, child) < 0 ||
+            map_for_child(addresses[i], (uint64_t)frames[i], READ_WRITE) < 0)
             return -1;
     }
+    if (start->swap_pages && exo_share_sectors(child_swap, child, EXO_SHARING_HOLD, READ_WRITE | EXO_RIGHTS_CONTROL) < 0)
+        return -1;
     if (give_shared() < 0 || give_pages() < 0)
         return -1;
     for (uint32_t i = 0; i < count; i++)
         if (copy_into((uint32_t)frames[i], addresses[i]) < 0)
             return -1;
-    if (start->swap_pages && exo_share_sectors(child_swap, child, EXO_SHARING_HOLD, READ_WRITE | EXO_RIGHTS_CONTROL) < 0)
-        return -1;
     return exo_start(child, (uint64_t)fork_entry, library_stack_top, stack_pointer) < 0 ? -1 : 0;
 }
 
@@ -157,7 +172,8 @@ static int give_everything(uint64_t stack_pointer) {
 int64_t fork_environment(uint64_t stack_pointer) {
     int64_t result = -1;
     enter();
-    int64_t environment = exo_create_environment(EXO_ANY);
+    next_page = 0;
+    int64_t environment = make_environment();
     int64_t sectors = start->swap_pages ? exo_alloc_sectors(start->swap_pages * EXO_SECTORS_PER_PAGE, EXO_ANY) : 0;
     if (environment >= 0 && sectors >= 0) {
         child = (uint64_t)environment;
@@ -179,14 +195,9 @@ void fork_begin(void) {
     forget_records();
     start->swap_sector = child_swap;
     become_ready();
-    for (uint32_t page = 0; page < start->pages; page++) {
-        if (PLACE(page_state[page]) != PLACE_RESIDENT || !swappable(region_of(page)))
-            continue;
-        page_state[page] = (uint8_t)((page_state[page] & ~PAGE_COPY) | PAGE_DIRTY);
-        uint64_t entry = page_entry(page);
-        if (registers_backing() && entry & ENTRY_PRESENT)
-            exo_set_backing(ENTRY_FRAME(entry), swap_sector(page));
-    }
+    for (uint32_t page = 0; page < start->pages; page++)
+        if (PLACE(page_state[page]) == PLACE_RESIDENT && swappable(region_of(page)))
+            page_state[page] = (uint8_t)((page_state[page] & ~PAGE_COPY) | PAGE_DIRTY);
     leave();
 }
 
@@ -209,7 +220,7 @@ void break_sharing(uint32_t page) {
     }
     uint32_t frame = take_frame(&zeroed);
     int still = PLACE(page_state[page]) == PLACE_RESIDENT && ENTRY_FRAME(page_entry(page)) == old;
-    if (still && copy_into(frame, va) == 0 && map(va, frame, READ_WRITE) == 0) {
+    if (still && copy_into(frame, va) == 0 && name_backing(page, frame) == 0 && map(va, frame, READ_WRITE) == 0) {
         exo_dealloc_page(old, EXO_SELF);
         page_state[page] &= (uint8_t)~PAGE_COW;
     } else {

@@ -80,6 +80,7 @@ extern uint8_t *page_state;
 extern uint32_t resident;
 void paging_begin(void);
 int registers_backing(void);
+int name_backing(uint32_t page, uint32_t frame);
 uint32_t take_frame(int *zeroed);
 int64_t map(uint64_t va, uint32_t frame, uint64_t rights);
 void bring_in(uint32_t page, int write);

@@ -37,6 +37,11 @@ void absent(uint32_t page, uint8_t state) {
     page_state[page] = state;
 }
 
+/* Tells the kernel where a page would have to be saved, if that is wanted; gives 0, or -1 if the frame has been taken. */
+int name_backing(uint32_t page, uint32_t frame) {
+    return registers_backing() && exo_set_backing(frame, swap_sector(page), EXO_SELF) < 0 ? -1 : 0;
+}
+
 /* Waits for frames when none can be had and nothing is left to give. */
 static void wait_for_frames(int64_t refusal, uint64_t seen) {
     if (refusal == EXO_OVER_QUOTA) {
@@ -118,8 +123,8 @@ static int bring_into(uint32_t page, uint32_t frame, int zeroed, int write) {
     int empty = PLACE(page_state[page]) == PLACE_ZERO;
     if (!empty && fill(page, region, frame, zeroed) < 0)
         return -1;
-    if (registers_backing() && swappable(region))
-        exo_set_backing(frame, swap_sector(page));
+    if (swappable(region) && name_backing(page, frame) < 0)
+        return -1;
     if (map(va, frame, region->rights) < 0)
         return -1;
     if (empty && !zeroed) {

@@ -1,7 +1,7 @@
 /* The beginning of a program: the library makes itself ready, then the application runs.
  *
  * The library's memory is what the loader put there (PRIVATE regions) and what it allocates here, once, from the address
- * space the start block names: all of it resident and reserved, so never taken.  The kernel bounds the number of reserved
+ * space the start block names: all of it resident and reserved by whoever allocated it, so never taken.  The kernel bounds the number of reserved
  * frames; a page of the program costs one byte here and what the pager wants, so the bound is on the size of the program.
  */
 #include "library.h"
@@ -10,8 +10,8 @@ struct start_block *start;
 uint64_t library_stack_top;
 static uint64_t memory_used;
 
-static void reserve(uint64_t va) {
-    if (exo_reserve_page(ENTRY_FRAME(load_entry(EXO_PAGE_TABLES + (va >> 9))), 1) < 0) {
+static void reserve(uint64_t frame) {
+    if (exo_reserve_page(frame, 1, EXO_SELF) < 0) {
         say("The library OS needs more resident pages than may be reserved; give the program a smaller heap or stack.\n");
         end(END_LIBRARY);
     }
@@ -30,7 +30,7 @@ void *library_memory(size_t size) {
         int64_t frame = exo_alloc_page(EXO_ANY, EXO_SELF);
         int64_t refusal = frame < 0 ? frame : exo_create_mapping(mapped, (uint64_t)frame, EXO_RIGHTS_READ | EXO_RIGHTS_WRITE, EXO_SELF);
         if (!refusal) {
-            reserve(mapped);
+            reserve((uint64_t)frame);
             mapped += EXO_PAGE_SIZE;
         } else if (refusal == EXO_NO_FRAME) {
             exo_block(EXO_EVENT_FRAMES, seen, EXO_FOREVER);
@@ -62,7 +62,7 @@ uint32_t private_pages(uint64_t *addresses, uint32_t room) {
     return count;
 }
 
-/* Tells the kernel where up-calls go and which pages must stay; also in a child, whose memory has been copied. */
+/* Tells the kernel where up-calls go; also in a child, whose memory has been copied. */
 void become_ready(void) {
     static const struct {
         uint64_t upcall;
@@ -76,10 +76,6 @@ void become_ready(void) {
     exo_set_upcall_stack(start->library_stack, start->library_stack_size, EXO_SELF);
     for (size_t i = 0; i < sizeof entries / sizeof entries[0]; i++)
         exo_set_upcall(entries[i].upcall, (uint64_t)entries[i].entry, EXO_SELF);
-    uint64_t pages[64];
-    uint32_t count = private_pages(pages, 64);
-    for (uint32_t i = 0; i < count; i++)
-        reserve(i < 64 ? pages[i] : 0);
 }
 
 void library_begin(struct start_block *block) {

@@ -17,8 +17,8 @@ class S3Fifo(ReferenceStrategy):
 
     `small_ratio` of the frames is the aim of the small queue (rounded down, at least 1). `ghost_ratio` times the frames
     is how many evicted pages are remembered (as many as the main queue holds, says the paper). A page moves on with
-    `uses_to_move` uses since it was admitted (more than one, says the paper). `fill_main` changes only what happens
-    before the first eviction: once the small queue has its size, further pages enter the main queue. In the paper all
+    `uses_to_move` uses since it was admitted (more than one, says the paper). With `fill_main` new pages enter the main
+    queue while the small one has its size, which happens before the first eviction and after losses. In the paper all
     enter the small one; its authors' later simulator fills the main one.
     """
 
@@ -38,7 +38,7 @@ class S3Fifo(ReferenceStrategy):
         self.small_ratio = small_ratio
         self.ghost_ratio = ghost_ratio
         self.uses_to_move = uses_to_move
-        self._filling_main = fill_main
+        self.fill_main = fill_main
         self._small: OrderedDict[int, int] = OrderedDict()
         self._main: OrderedDict[int, int] = OrderedDict()
         self._ghost: OrderedDict[int, None] = OrderedDict()
@@ -55,7 +55,7 @@ class S3Fifo(ReferenceStrategy):
     def admit(self, page: int) -> None:
         if page in self._ghost:
             self.missed(page)
-        to_main = page == self._returning or (self._filling_main and len(self._small) >= self._small_size())
+        to_main = page == self._returning or (self.fill_main and len(self._small) >= self._small_size())
         (self._main if to_main else self._small)[page] = 0
         self._returning = None
 
@@ -75,12 +75,9 @@ class S3Fifo(ReferenceStrategy):
         self._chosen = None
 
     def victim(self, bits: Bits) -> int:
-        self._filling_main = False
-        self._chosen = None
-        if self._small and (len(self._small) >= self._small_size() or not self._main):
-            self._chosen = self._from_small()
-        if self._chosen is None:
-            self._chosen = self._from_main()
+        small_is_full = len(self._small) >= self._small_size() or not self._main
+        page = self._from_small() if small_is_full else None
+        self._chosen = self._from_main() if page is None else page
         return self._chosen
 
     def _from_small(self) -> int | None:

@@ -99,6 +99,7 @@ def test_all_of_them_on_longer_traces(frames: int) -> None:
         assert evicted(trace, Mru(frames, sample_every=frames)) == oracles.mru(pages, frames, frames, spare=8)
         assert evicted(trace, WSClock(frames, window=frames, writes=2)) == oracles.wsclock(trace, frames, frames, 2)
         assert evicted(trace, Lirs(frames)) == oracles.lirs(pages, frames)[0]
+        assert evicted(trace, Lirs(frames, hir_ratio=0.4)) == oracles.lirs(pages, frames, 0.4)[0]
 
 
 @quickly

@@ -189,17 +189,30 @@ def test_clock_and_second_chance_are_one_algorithm_even_when_pages_are_lost(step
     assert clock.victims == queue.victims
 
 
-@pytest.mark.parametrize("name", ["2q", "arc", "s3-fifo", "lirs"])
+@pytest.mark.parametrize("name", [name for name in STRATEGIES if name != "belady"])
 def test_a_lost_page_leaves_no_history(name: str) -> None:
-    fresh, used = strategy_named(name)(6), strategy_named(name)(6)
-    for page in range(6):
-        used.admit(page)
-    for page in (2, 0, 5, 1, 4, 3):
-        used.forget(page)
-    driven = Driver(fresh), Driver(used)
-    for driver in driven:
+    fresh, used = Driver(strategy_named(name)(6)), Driver(strategy_named(name)(6))
+    used.run([Reference(page, False, True) for page in (0, 1, 2, 3, 4, 5, 0, 3, 3, 1)])
+    used.run([Tick(), *(Lose(which) for which in (2, 0, 3, 1, 1, 0))])
+    assert not used.hardware.bits
+    for driver in (fresh, used):
         driver.run([Reference(page, False, True) for page in (0, 1, 2, 3, 4, 5, 0, 6, 7, 1, 8, 2, 6, 9, 0)])
-    assert driven[0].victims == driven[1].victims
+    assert fresh.victims == used.victims
+
+
+def test_lirs_takes_a_lost_page_for_a_new_one_and_an_evicted_page_for_one_wanted_again() -> None:
+    for lost, next_victim in ((True, 5), (False, 0)):
+        driver = Driver(Lirs(6))
+        driver.run([Reference(page, False, True) for page in range(6)])
+        driver.run([Lose(5) if lost else Evict(True), Reference(5, False, True)])
+        assert driver.ask() == next_victim
+
+
+def test_lirs_makes_the_next_page_used_a_lir_page_after_losing_one() -> None:
+    driver = Driver(Lirs(3))
+    driver.run([Reference(page, False, True) for page in (0, 1, 2, 0, 1)])
+    driver.run([Lose(0), Reference(2, False, True), Reference(3, False, True)])
+    assert driver.ask() == 3
 
 
 @pytest.mark.parametrize("name", STRATEGIES)

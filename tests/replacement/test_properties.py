@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from libos.replacement import STRATEGIES, Ageing, Mru, Nfu, Sieve, Strategy, UnknownName, WSClock, strategy_named
+from libos.replacement import STRATEGIES, Ageing, Bits, Mru, Nfu, Sieve, Strategy, UnknownName, WSClock, strategy_named
 from libos.replay import Trace, replay, replay_named
 
 from .recording import recorded
@@ -166,6 +166,17 @@ def test_sieve_keeps_its_working_set_through_a_scan() -> None:
     assert replay_named(trace, "lru", 12).misses == 8 + 40 + 8
 
 
+def test_a_replay_ticks_every_so_many_references_and_says_when() -> None:
+    ticks = []
+
+    class Listener(Ageing):
+        def sample(self, bits: Bits) -> None:
+            ticks.append(bits.now)
+
+    replay([1, 2, 3] * 4, Listener(2, sample_every=4), 2)
+    assert ticks == [4, 8]
+
+
 def test_an_mru_pager_spares_what_it_admitted_last() -> None:
     history, _ = recorded(list(range(20)), Mru(12, spare=8), 12)
     assert history.evicted == [3, 4, 5, 6, 7, 8, 9, 10]
@@ -193,7 +204,9 @@ def test_an_unknown_policy_is_answered_with_all_names() -> None:
 def test_every_strategy_has_a_name_of_its_own_and_a_one_line_description() -> None:
     for name, strategy in STRATEGIES.items():
         assert strategy.name == name
-        assert strategy.summary and "\n" not in strategy.summary and len(strategy.summary) <= 90
+        assert strategy.summary
+        assert "\n" not in strategy.summary
+        assert len(strategy.summary) <= 90
     assert len({strategy.summary for strategy in STRATEGIES.values()}) == len(STRATEGIES)
 
 

@@ -1,0 +1,5 @@
+"""`python -m exokernel` is `exo`."""
+
+from exokernel.cli import main
+
+main()

@@ -1,0 +1,303 @@
+"""`exo`: the command line.  What takes time to import is imported by the command that needs it."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+app = typer.Typer(
+    name="exo",
+    help="An exokernel with library operating systems: run programs, see who decided what, write your own pager.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Seed = Annotated[int, typer.Option(help="The seed of every random choice.")]
+
+
+def fail(message: object, status: int = 2) -> NoReturn:
+    """Print one sentence to standard error and exit."""
+    typer.echo(f"exo: {message}", err=True)
+    raise SystemExit(status)
+
+
+def print_json(value: Any) -> None:
+    """JSON on standard output, keys in order."""
+    typer.echo(json.dumps(value, indent=2, sort_keys=True))
+
+
+class Progress:
+    """A line on the terminal that is written over, and disappears at the end; nothing if standard error is no terminal."""
+
+    def __init__(self) -> None:
+        self._shown = False
+        self._terminal = sys.stderr.isatty()
+
+    def __call__(self, text: str) -> None:
+        if self._terminal:
+            sys.stderr.write(f"\r\x1b[K{text[:100]}")
+            sys.stderr.flush()
+            self._shown = True
+
+    def clear(self) -> None:
+        """Take the line away."""
+        if self._shown:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+            self._shown = False
+
+
+@app.command(
+    epilog="What follows -- are the program's own arguments; those that name files are attached to it, read-only."
+)
+def run(
+    application: Annotated[str, typer.Argument(help="A program by name or path; see `exo list`.", metavar="[APP]")] = "",
+    arguments: Annotated[list[str] | None, typer.Argument(help="The program's own arguments.", metavar="-- ARGS")] = None,
+    libos: Annotated[str, typer.Option(help="Its library OS by name or path; see `exo list`.")] = "native+clock",
+    frames: Annotated[int, typer.Option(help="Frames its pager keeps resident; 0: as many as the kernel gives.")] = 0,
+    memory: Annotated[str, typer.Option(help="Physical memory of the machine.")] = "16M",
+    disk: Annotated[Path | None, typer.Option(help="A disk image file instead of a disk in memory.")] = None,
+    disk_size: Annotated[str, typer.Option(help="Size of the disk in memory.")] = "256M",
+    global_policy: Annotated[str, typer.Option(help="Whom the kernel asks when no frame is free.")] = "largest",
+    env: Annotated[
+        list[str] | None, typer.Option(help='Another program beside it: "wordfreq --libos clock --frames 64 -- FILE".')
+    ] = None,
+    scenario: Annotated[Path | None, typer.Option(help="A scenario file in TOML that says all this.")] = None,
+    seed: Seed = 0,
+    trace: Annotated[Path | None, typer.Option(help="Write a timeline for ui.perfetto.dev.")] = None,
+    record_references: Annotated[Path | None, typer.Option(help="Write the page references, for `exo replay`.")] = None,
+    stop_on: Annotated[str, typer.Option(help="`death` or `upcall`: show the machine at that moment.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Run programs side by side and show what each did."""
+    words = [word for word in (application, *(arguments or [])) if word]
+    scene = _scenario(
+        words, libos, frames, memory, disk, disk_size, global_policy, env, scenario, seed, trace, record_references, stop_on
+    )
+    raise SystemExit(_run(scene, as_json))
+
+
+def _scenario(
+    words: list[str], libos: str, frames: int, memory: str, disk: Path | None, disk_size: str, global_policy: str,
+    env: list[str] | None, file: Path | None, seed: int, trace: Path | None, references: Path | None, stop_on: str,
+) -> Any:
+    from dataclasses import replace
+
+    from exokernel.names import size_in_bytes
+    from exokernel.scenario import ProgramSpec, Scenario, ScenarioError, parse_program, read_scenario
+
+    try:
+        if file is not None:
+            scene = read_scenario(file)
+            return replace(
+                scene, trace=trace or scene.trace, record_references=references or scene.record_references,
+                stop_on=stop_on or scene.stop_on,
+            )
+        programs = [parse_program(text) for text in env or []]
+        if words:
+            programs.insert(0, ProgramSpec(words[0], libos, tuple(words[1:]), frames))
+        return Scenario(
+            tuple(programs), size_in_bytes(memory, "memory"), size_in_bytes(disk_size, "disk"), disk, global_policy, seed,
+            trace=trace, record_references=references, stop_on=stop_on,
+        )
+    except (ScenarioError, ValueError) as error:
+        fail(error)
+
+
+def _run(scene: Any, as_json: bool) -> int:
+    from exokernel.build.errors import BuildError
+    from exokernel.machine.cpu import MachineError
+    from exokernel.machine.disk import DiskError
+    from exokernel.names import UnknownName
+    from exokernel.observe.report import table
+    from exokernel.scenario import ScenarioError
+    from exokernel.session import Session
+    from libos.image import LoadError
+
+    progress = Progress()
+    several = len(scene.programs) > 1
+    lines = _Lines(several)
+
+    def console(name: str, text: bytes) -> None:
+        progress.clear()
+        if not as_json:
+            lines.write(name, text)
+
+    try:
+        with Session(scene, console, progress) as session:
+            results = session.run()
+            progress.clear()
+            lines.flush()
+            for text in session.deaths.values():
+                typer.echo(text, err=True)
+            if session.explanation:
+                typer.echo(session.explanation, err=as_json)
+    except (ScenarioError, UnknownName, BuildError, LoadError, DiskError, MachineError) as error:
+        progress.clear()
+        fail(error)
+    except KeyboardInterrupt:
+        progress.clear()
+        fail("Interrupted twice; the run was given up where it stood.", 130)
+    if as_json:
+        print_json(results.as_json())
+    else:
+        table(results)
+    return 130 if results.outcome == "interrupted" else min(results.exit_status, 255)
+
+
+class _Lines:
+    """Console output: as it is for one program; for several, whole lines with the program's name before each."""
+
+    def __init__(self, named: bool) -> None:
+        self._named = named
+        self._waiting: dict[str, bytes] = {}
+
+    def write(self, name: str, text: bytes) -> None:
+        if not self._named:
+            sys.stdout.buffer.write(text)
+            sys.stdout.buffer.flush()
+            return
+        *whole, rest = (self._waiting.get(name, b"") + text).split(b"\n")
+        self._waiting[name] = rest
+        for line in whole:
+            sys.stdout.buffer.write(f"{name}: ".encode() + line + b"\n")
+        sys.stdout.buffer.flush()
+
+    def flush(self) -> None:
+        """What is left without an end of line."""
+        for name, rest in self._waiting.items():
+            if rest:
+                sys.stdout.buffer.write(f"{name}: ".encode() + rest + b"\n")
+        sys.stdout.buffer.flush()
+
+
+@app.command(name="list")
+def list_(as_json: AsJson = False) -> None:
+    """List the programs, library OSes and policies, a line each."""
+    from exokernel.libraries import application_names, library_names
+    from exokernel.observe.report import listing
+    from exokernel.policy.memory import MEMORY_POLICIES
+    from libos.replacement import STRATEGIES
+
+    groups = {
+        "programs": {one.name: one.summary for one in application_names()},
+        "library OSes": {one.name: one.summary for one in library_names()},
+        "global memory policies": {name: policy.summary for name, policy in MEMORY_POLICIES.items()},
+        "replacement policies for `exo replay`": {name: strategy.summary for name, strategy in STRATEGIES.items()},
+    }
+    if as_json:
+        print_json(groups)
+    else:
+        listing(groups)
+
+
+@app.command()
+def build(
+    source: Annotated[Path, typer.Argument(help="A C file: a program, or a pager if it defines pager_victim.")],
+) -> None:
+    """Compile a C program or a pager, and say where the image is."""
+    from exokernel.build import guests
+    from exokernel.build.errors import BuildError
+
+    try:
+        if not source.is_file():
+            fail(f"There is no file {source}.")
+        pager = "pager_victim" in source.read_text(encoding="utf-8", errors="replace")
+        typer.echo(guests.build_pager(source) if pager else guests.build_application(source))
+    except BuildError as error:
+        fail(error)
+
+
+@app.command()
+def downcalls(
+    as_json: AsJson = False,
+    markdown: Annotated[bool, typer.Option(help="The reference manual as Markdown.")] = False,
+    header: Annotated[bool, typer.Option(help="The C header.")] = False,
+) -> None:
+    """Show the table of down-calls and up-calls."""
+    from exokernel.abi.header import c_header
+    from exokernel.abi.reference import as_data, as_markdown
+
+    if as_json:
+        print_json(as_data())
+    elif header:
+        typer.echo(c_header(), nl=False)
+    elif markdown:
+        typer.echo(as_markdown(), nl=False)
+    else:
+        from exokernel.observe.report import downcall_table
+
+        downcall_table()
+
+
+@app.command()
+def replay(
+    trace: Annotated[Path, typer.Argument(help="A file of page references, from `exo run --record-references` or plain numbers.")],
+    policy: Annotated[list[str] | None, typer.Option(help="A replacement policy; repeatable; all of them by default.")] = None,
+    frames: Annotated[int, typer.Option(help="How many pages may be resident.", min=1)] = 64,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Count the misses of pagers on a recorded reference trace."""
+    from dataclasses import asdict
+
+    from exokernel.observe.report import replay_table
+    from libos.replacement import STRATEGIES, UnknownName
+    from libos.replay import TraceError, read_trace, replay_named
+
+    try:
+        references = read_trace(trace)
+        results = {name: replay_named(references, name, frames, seed) for name in policy or STRATEGIES}
+    except (TraceError, UnknownName) as error:
+        fail(error)
+    except OSError as error:
+        fail(f"{trace} cannot be read: {error.strerror}.")
+    if as_json:
+        print_json({name: asdict(result) for name, result in results.items()})
+    else:
+        replay_table(results, frames)
+
+
+@app.command()
+def bench(as_json: AsJson = False) -> None:
+    """Measure speed beside plain Unicorn in the same run."""
+    from exokernel.bench import run_all
+    from exokernel.observe.report import bench_table
+
+    results = run_all()
+    if as_json:
+        print_json(results)
+    else:
+        bench_table(results)
+
+
+demo = typer.Typer(help="Demonstrations: local against global policy.", no_args_is_help=True)
+app.add_typer(demo, name="demo")
+
+
+@demo.command()
+def paging(
+    seed: Seed = 1,
+    picture: Annotated[Path, typer.Option(help="Where the picture goes.")] = Path("paging.png"),
+    as_json: AsJson = False,
+) -> None:
+    """Three programs in too little memory: each with its own pager, all with one default, and a kernel that just takes."""
+    from exokernel.demos import paging as demonstration
+
+    demonstration.show(seed, picture, as_json)
+
+
+def main() -> None:
+    """The entry of the command `exo`."""
+    try:
+        app()
+    except BrokenPipeError:
+        sys.stderr.close()
+        raise SystemExit(141) from None
+
+
+__all__ = ["app", "main"]

@@ -1,0 +1,126 @@
+"""A run as a timeline in the Chrome trace format, which ui.perfetto.dev opens: environments as tracks, up-calls and
+down-calls as slices, frames held as counters.
+
+One microsecond of the timeline is 1,000 cycles.  A down-call's slice is the time its answer took; the kernel does not see
+the end of a native up-call, so its slice ends when the environment next traps with the up-call's bit cleared.  The same
+scenario gives the same file byte for byte; the first record names the images by their hashes.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, TextIO
+
+from exokernel.abi.downcalls import TABLE
+from exokernel.abi.upcalls import Upcall
+from exokernel.kernel import exposed
+from exokernel.kernel.environment import Context, Environment
+from exokernel.kernel.kernel import Kernel
+from exokernel.machine.context import MachineContext, Register, Trap
+from exokernel.machine.costs import CYCLES_PER_SECOND
+
+CYCLES_PER_MICROSECOND = CYCLES_PER_SECOND // 1_000_000
+
+
+class Timeline:
+    """Writes one file.  `attach` puts it in the way of the kernel's methods; `close` ends the file."""
+
+    def __init__(self, path: Path, header: dict[str, Any]) -> None:
+        self._file: TextIO = open(path, "w", encoding="utf-8")  # noqa: SIM115 - open until close()
+        self._file.write('{"otherData":' + json.dumps(header, sort_keys=True) + ',"traceEvents":[\n')
+        self._first = True
+        self._open: dict[int, list[Upcall]] = {}
+        self._shown: dict[int, int] = {}
+
+    def _emit(self, **event: Any) -> None:
+        self._file.write(("" if self._first else ",\n") + json.dumps(event, sort_keys=True))
+        self._first = False
+
+    def name(self, environment: int, name: str) -> None:
+        """Give a track its name."""
+        self._emit(ph="M", pid=1, tid=environment, name="thread_name", args={"name": f"{name} (environment {environment})"})
+
+    def attach(self, kernel: Kernel) -> None:
+        """Watch a kernel that has not run yet."""
+        self._kernel = kernel
+        answer, push, start_handler = kernel.answer, kernel.upcalls.push, kernel.upcalls.start_handler
+        native, python, ended = kernel.native_call, kernel.python_call, kernel.upcalls.handler_ended
+
+        def watched_answer(environment: Environment, context: Context, machine: MachineContext, trap: Trap) -> None:
+            self._close_upcalls(environment)
+            answer(environment, context, machine, trap)
+            self._counter(environment)
+
+        def watched_native(kernel_: Kernel, environment: Environment, context: Context, machine: MachineContext) -> None:
+            row = TABLE.get(machine.words[Register.RAX])
+            begin = kernel.clock.now
+            native(kernel_, environment, context, machine)
+            self._slice(environment, row.name if row is not None else "unknown", begin, "down-call")
+
+        def watched_python(
+            kernel_: Kernel, environment: Environment, context: Context, number: int, arguments: tuple[Any, ...]
+        ) -> None:
+            row = TABLE.get(number)
+            begin = kernel.clock.now
+            try:
+                python(kernel_, environment, context, number, arguments)
+            finally:
+                self._slice(environment, row.name if row is not None else "unknown", begin, "down-call")
+                self._counter(environment)
+
+        def watched_push(
+            environment: Environment, context: Context, upcall: Upcall, arguments: tuple[int, ...]
+        ) -> None:
+            self._begin(environment, upcall)
+            push(environment, context, upcall, arguments)
+
+        def watched_start(
+            environment: Environment, context: Context | None, upcall: Upcall, arguments: tuple[int, ...]
+        ) -> None:
+            self._begin(environment, upcall)
+            start_handler(environment, context, upcall, arguments)
+
+        def watched_end(environment: Environment, handler: Context) -> None:
+            ended(environment, handler)
+            if handler.upcall in self._open.get(environment.number, []):
+                self._end(environment, handler.upcall)
+
+        kernel.answer = watched_answer  # type: ignore[method-assign]
+        kernel.native_call, kernel.python_call = watched_native, watched_python
+        kernel.upcalls.push = watched_push  # type: ignore[method-assign]
+        kernel.upcalls.start_handler = watched_start  # type: ignore[method-assign]
+        kernel.upcalls.handler_ended = watched_end  # type: ignore[method-assign]
+
+    def _now(self) -> float:
+        return self._kernel.clock.now / CYCLES_PER_MICROSECOND
+
+    def _slice(self, environment: Environment, name: str, begin: int, category: str) -> None:
+        start = begin / CYCLES_PER_MICROSECOND
+        self._emit(ph="X", pid=1, tid=environment.number, ts=start, dur=self._now() - start, name=name, cat=category)
+
+    def _begin(self, environment: Environment, upcall: Upcall) -> None:
+        self._open.setdefault(environment.number, []).append(upcall)
+        self._emit(ph="b", pid=1, tid=environment.number, ts=self._now(), name=upcall.name.lower(), cat="up-call",
+                   id=environment.number * 16 + upcall)
+
+    def _end(self, environment: Environment, upcall: Upcall) -> None:
+        self._open[environment.number].remove(upcall)
+        self._emit(ph="e", pid=1, tid=environment.number, ts=self._now(), name=upcall.name.lower(), cat="up-call",
+                   id=environment.number * 16 + upcall)
+
+    def _close_upcalls(self, environment: Environment) -> None:
+        running = self._open.get(environment.number)
+        if running and environment.library is None:
+            active = self._kernel.exposed.own_word(environment, exposed.ACTIVE)
+            for upcall in [upcall for upcall in running if not active >> upcall & 1]:
+                self._end(environment, upcall)
+
+    def _counter(self, environment: Environment) -> None:
+        held = len(environment.held)
+        if self._shown.get(environment.number) != held:
+            self._shown[environment.number] = held
+            self._emit(ph="C", pid=1, ts=self._now(), name=f"frames held by {environment.number}", args={"frames": held})
+
+    def close(self) -> None:
+        """End the file; it is complete even after an interrupted run."""
+        self._file.write("\n]}\n")
+        self._file.close()

@@ -1,0 +1,164 @@
+"""What the C programs must print, computed independently in Python.
+
+Each function takes a program's argument list, beginning with its name, and gives the bytes it prints when it succeeds.
+`expected_output` finds the function by the name.  The programs take files by name; so do the functions.
+"""
+
+import re
+from bisect import bisect_right
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
+from pathlib import Path
+
+WORD = (1 << 64) - 1
+FACTOR = 6364136223846793005
+GOLDEN = 0x9E3779B97F4A7C15
+PAGE_SIZE = 4096
+WORDS_PER_PAGE = PAGE_SIZE // 8
+
+
+def random_at(seed: int, place: int) -> int:
+    """The number at a place of splitmix64's sequence."""
+    mixed = (seed + (place + 1) * GOLDEN) & WORD
+    mixed = (mixed ^ mixed >> 30) * 0xBF58476D1CE4E5B9 & WORD
+    mixed = (mixed ^ mixed >> 27) * 0x94D049BB133111EB & WORD
+    return mixed ^ mixed >> 31
+
+
+def random_numbers(seed: int) -> Iterator[int]:
+    """Splitmix64's sequence."""
+    place = 0
+    while True:
+        yield random_at(seed, place)
+        place += 1
+
+
+def checksum(values: Sequence[int]) -> int:
+    """The polynomial in FACTOR whose coefficients are the values, the first the highest."""
+    result = 0
+    for value in values:
+        result = result * FACTOR + value & WORD
+    return result
+
+
+def hello(argv: Sequence[str]) -> bytes:
+    return "".join(f"{line}\n" for line in ("Hello from ring 3.", *argv[1:])).encode()
+
+
+def words_of(data: bytes) -> list[tuple[bytes, int]]:
+    """The twenty most frequent words of some bytes with their counts, ties in alphabetical order."""
+    counts = Counter(word.lower() for word in re.findall(rb"[A-Za-z]+", data))
+    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:20]
+
+
+def wordfreq(argv: Sequence[str]) -> bytes:
+    return b"".join(b"%d %s\n" % (count, word) for word, count in words_of(Path(argv[1]).read_bytes()))
+
+
+def matmul(argv: Sequence[str]) -> bytes:
+    """In quadratic time: the checksum, a polynomial, is a vector times a matrix times a matrix times a vector."""
+    numbers = [int(word) for word in argv[1:] if word.isdecimal()]
+    order = argv[argv.index("--order") + 1] if "--order" in argv else "ijk"
+    n, seed = numbers[0], numbers[1] if len(numbers) > 1 else 1
+    chance = random_numbers(seed)
+    a = [[next(chance) % 1024 for _ in range(n)] for _ in range(n)]
+    b = [[next(chance) % 1024 for _ in range(n)] for _ in range(n)]
+    column_weights = [pow(FACTOR, n - 1 - j, 1 << 64) for j in range(n)]
+    b_weighted = [sum(x * y for x, y in zip(row, column_weights, strict=True)) for row in b]
+    product_weighted = [sum(x * y for x, y in zip(row, b_weighted, strict=True)) for row in a]
+    total = sum(pow(FACTOR, n * (n - 1 - i), 1 << 64) * value for i, value in enumerate(product_weighted)) & WORD
+    return f"multiplied two matrices of size {n} in order {order}: checksum {total}\n".encode()
+
+
+def quicksort(argv: Sequence[str]) -> bytes:
+    count, seed = int(argv[1]), int(argv[2]) if len(argv) > 2 else 1
+    numbers = sorted(random_at(seed, place) for place in range(count))
+    return f"sorted {count} numbers: checksum {checksum(numbers)}\n".encode()
+
+
+def _tuples(seed: int, count: int, keys: int) -> Iterator[tuple[int, int]]:
+    for index in range(count):
+        yield 1 + random_at(seed, 2 * index) % keys, random_at(seed, 2 * index + 1) | 1
+
+
+def hashjoin(argv: Sequence[str]) -> bytes:
+    built, probed, seed = int(argv[1]), int(argv[2]), int(argv[3]) if len(argv) > 3 else 1
+    payloads = defaultdict(list)
+    for key, payload in _tuples(seed, built, built):
+        payloads[key].append(payload)
+    pairs = [
+        random_at(payload + 3 * other, key)
+        for key, other in _tuples(seed ^ WORD, probed, built)
+        for payload in payloads.get(key, ())
+    ]
+    return (
+        f"joined {built} tuples with {probed}: {len(pairs)} matches, checksum {sum(pairs) & WORD}\n".encode()
+    )
+
+
+def _pages(pattern: str, pages: int, steps: int, seed: int, chance: Iterator[int]) -> Iterator[tuple[int, int]]:
+    """The page and the word of each step; `chance` is shared with whoever decides what is written."""
+    shares = list(accumulate((1 << 32) // (page + 1) for page in range(pages))) if pattern == "zipf" else []
+    for step in range(steps):
+        if pattern == "sequential":
+            yield step // 64 % pages, step % 64 * 8
+            continue
+        if pattern == "loop":
+            page = step % pages
+        elif pattern == "zipf":
+            page = bisect_right(shares, next(chance) % shares[-1])
+        elif pattern == "random":
+            page = next(chance) % pages
+        else:
+            first = random_at(seed ^ WORD, step // (steps // 8 + 1)) % pages
+            page = (first + next(chance) % (pages // 4 + 1)) % pages
+        yield page, next(chance) % WORDS_PER_PAGE
+
+
+def pagewalk(argv: Sequence[str]) -> bytes:
+    options = dict(zip(argv[1::2], argv[2::2], strict=True))
+    pattern, pages, steps = options["--pattern"], int(options["--pages"]), int(options["--steps"])
+    percent, seed = int(options.get("--write", 25)), int(options.get("--seed", 1))
+    chance = random_numbers(seed)
+    memory: defaultdict[tuple[int, int], int] = defaultdict(int)
+    read, writes = [], 0
+    for step, (page, word) in enumerate(_pages(pattern, pages, steps, seed, chance)):
+        read.append(memory[page, word] ^ page)
+        if next(chance) % 100 < percent:
+            memory[page, word] += step + 1
+            writes += 1
+    summary = f"{pattern}: {steps} steps over {pages} pages, {writes} writes, checksum {checksum(read)}\n"
+    return summary.encode()
+
+
+def forkdemo(argv: Sequence[str]) -> bytes:
+    numbers = [int(word) for word in argv[1:]]
+    pages, children, seed = (*numbers, *(16, 3, 1)[len(numbers) :])
+    memory = [random_at(seed, place) for place in range(pages * WORDS_PER_PAGE)]
+
+    def write(words: list[int], first: int, member: int) -> None:
+        for page in range(first, pages, 2):
+            chance = random_at(seed ^ WORD, member * pages + page)
+            words[page * WORDS_PER_PAGE + chance % WORDS_PER_PAGE] = chance
+
+    lines = []
+    for member in range(children + 1):
+        inherited = checksum(memory)
+        write(memory, 0, member)
+        own = memory.copy()
+        write(own, 1, member)
+        who = f"child {member}" if member else "parent"
+        lines.append(f"{who}: inherited {inherited}, own {checksum(own)}\n")
+    return "".join(reversed(lines)).encode()
+
+
+PROGRAMS: dict[str, Callable[[Sequence[str]], bytes]] = {
+    "hello": hello, "wordfreq": wordfreq, "matmul": matmul, "quicksort": quicksort, "hashjoin": hashjoin,
+    "pagewalk": pagewalk, "forkdemo": forkdemo,
+}
+
+
+def expected_output(argv: Sequence[str]) -> bytes:
+    """What the program named by the first argument prints.  Raises KeyError if there is no such program."""
+    return PROGRAMS[argv[0]](argv)

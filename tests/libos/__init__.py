@@ -1,0 +1,1 @@
+"""Tests of the native library OS and of the loader."""

@@ -1,0 +1,117 @@
+"""A machine in which programs run over the native library OS, for tests: as small as it can be, and all of it visible."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from exokernel.abi.downcalls import Exo
+from exokernel.abi.flags import FOREVER, Event
+from exokernel.abi.pages import OwnPage
+from exokernel.build import guests
+from exokernel.kernel import calls_cpu, calls_disk, calls_environment, calls_memory
+from exokernel.kernel.death import Death
+from exokernel.kernel.environment import Accounts
+from exokernel.kernel.kernel import Kernel, Outcome, Settings
+from exokernel.machine.cpu import FastCpu
+from exokernel.machine.disk import Attachment, Disk
+from exokernel.machine.memory import PhysicalMemory
+from exokernel.policy.cpu import RoundRobin
+from exokernel.policy.memory import LargestHolder, MemoryPolicy
+from libos.interface import SONAME
+from libos.loader import Loader
+from libos.plan import Program
+
+CALLS = (calls_cpu, calls_disk, calls_environment, calls_memory)
+LIMIT = 20_000_000_000
+
+
+@dataclass
+class Ended:
+    """What a program left behind."""
+
+    status: int
+    output: str
+    evictions: int = 0
+    swap_in: int = 0
+    swap_out: int = 0
+    accounts: Accounts = field(default_factory=Accounts)
+
+
+@dataclass
+class Machine:
+    """Memory and disk sizes in frames and sectors.  `run` starts programs together and gives what became of each."""
+
+    frames: int = 1024
+    sectors: int = 65536
+    policy: MemoryPolicy = field(default_factory=LargestHolder)
+    settings: Settings = field(default_factory=Settings)
+    kernel: Any = None
+    deaths: Sequence[Death] = ()
+    children: dict[int, str] = field(default_factory=dict)
+
+    def run(self, programs: Sequence[Program], files: Sequence[Path] = ()) -> list[Ended]:
+        """Programs name their images, libraries and files by host paths, which are attached here."""
+        memory, disk = PhysicalMemory(self.frames << 12), Disk(self.sectors)
+        known: dict[str, Attachment] = {}
+
+        def attach(path: Any) -> Attachment:
+            if str(path) not in known:
+                known[str(path)] = disk.attach(Path(path), Path(path).name)
+            return known[str(path)]
+
+        ready = [
+            replace(
+                p, image=attach(p.image), libraries={name: attach(path) for name, path in p.libraries.items()},
+                files=tuple(attach(path) for path in p.files),
+            )
+            for p in programs
+        ]
+        kernel = self.kernel = Kernel(memory, FastCpu, disk, self.policy, RoundRobin(), settings=self.settings)
+        numbers: list[int] = []
+        statuses: list[int] = []
+        own: dict[int, Any] = {}
+        end = kernel.end
+
+        def ending(environment: Any, status: int) -> None:
+            own[environment.number] = OwnPage.parse(bytes(memory.view[environment.own : environment.own + 4096]))
+            end(environment, status)
+
+        kernel.end = ending  # type: ignore[method-assign]
+
+        async def init() -> None:
+            exo = Exo()
+            loader = Loader(exo)
+            for program in ready:
+                numbers.append(await loader.load(program))
+            for number in numbers:
+                statuses.append(await exo.block(Event.EXIT, number, FOREVER))
+
+        first = kernel.boot_coroutine(init)
+        for attachment in disk.attachments:
+            kernel.disk.attach(first, attachment.sector, max(attachment.sectors, 1))
+        outcome = kernel.run(LIMIT)
+        self.deaths = kernel.deaths
+        if kernel.python_errors:
+            raise kernel.python_errors[0]
+        assert outcome is Outcome.ALL_ENDED, (outcome, kernel.deaths, kernel.environments)
+        self.children = {
+            number: kernel.console.written.get(number, bytearray()).decode()
+            for number in kernel.ended if number not in numbers and number != first.number
+        }
+        return [
+            Ended(
+                status, kernel.console.written.get(number, bytearray()).decode(), own[number].evictions,
+                own[number].swap_in, own[number].swap_out, kernel.ended[number].accounts,
+            )
+            for number, status in zip(numbers, statuses, strict=True)
+        ]
+
+
+def native(application: str | Path, *arguments: object, pager: str = "fifo", **options: Any) -> Program:
+    """A program over the native base with a pager, to be run by a Machine."""
+    source = Path(application) if isinstance(application, Path) else guests.applications()[application].path
+    part = guests.native_parts()[pager].path if isinstance(pager, str) else pager
+    libraries: Any = {SONAME: guests.build_native_base(), guests.PAGER_SONAME: guests.build_pager(part)}
+    image: Any = guests.build_application(source)
+    return Program(source.stem, image, libraries, tuple(map(str, arguments)), **options)
