@@ -134,7 +134,7 @@ class Session:
             libraries={
                 soname: self._attach(path, path.name) for soname, path in library.images.items()
             },
-            arguments=(spec.title, *spec.arguments),
+            arguments=spec.arguments,
             files=files,
             frames=spec.frames,
             seed=self.scenario.seed,

@@ -34,7 +34,13 @@ def require_control(caller: Environment, env: Environment) -> None:
 def create_environment(kernel: Kernel, caller: Environment, context: Context, quota: int) -> int:
     """A new environment below the caller."""
     kernel.charge(caller, FULL_STATE_WORDS * SAVE_REGISTER)
-    return kernel.create(caller, min(quota, caller.quota)).number
+    quota = min(quota, caller.quota)
+    try:
+        return kernel.create(caller, quota).number
+    except Refusal as refusal:
+        if refusal.error is not Error.NO_FRAME or not kernel.revocation.short_of_frames(caller):
+            raise
+        return kernel.create(caller, quota).number
 
 
 @serves("set_upcall")

@@ -25,6 +25,7 @@ _LONGEST: Final = 15
 _DEBUG: Final = 1
 _PAGE_FAULT: Final = 14
 _SYSCALL: Final = 256
+_FETCHED: Final = 257
 _PUSHF: Final = 0x9C
 _LOADING_FLAGS: Final = frozenset(b"\x9d\xcf")
 _PREFIXES: Final = frozenset(b"\x26\x2e\x36\x3e\x64\x65\x66\x67\xf0\xf2\xf3")
@@ -120,6 +121,7 @@ class ReferenceCpu:
         self._uc: unicorn.Uc | None = open_engine(memory, supervisor)
         uc = self._uc
         uc.hook_add(unicorn.UC_HOOK_INTR, self._on_interrupt)
+        uc.hook_add(unicorn.UC_HOOK_BLOCK, self._on_block)
         uc.hook_add(unicorn.UC_HOOK_INSN, self._on_syscall, None, 1, 0, x86.UC_X86_INS_SYSCALL)
         self._root = supervisor
         self._left = 0
@@ -175,6 +177,12 @@ class ReferenceCpu:
             self._memory.executed[at >> PAGE_SHIFT] = 1
         return code
 
+    def _on_block(self, uc: unicorn.Uc, _address: int, _size: int, _: Any) -> None:
+        """The instruction could be fetched whole; some are not executed."""
+        if self._vector is None and self._instruction.kind in _BEFORE:
+            self._vector = _FETCHED
+            uc.emu_stop()
+
     def _on_syscall(self, uc: unicorn.Uc, _: Any) -> None:
         self._vector = _SYSCALL
         uc.emu_stop()
@@ -189,8 +197,6 @@ class ReferenceCpu:
         if not self._left:
             return self._done(TrapKind.BUDGET, rip)
         self._at, self._instruction = rip, _Instruction(self._read_code(rip))
-        if self._instruction.kind in _BEFORE:
-            return self._before()
         self._count = uc.reg_read(x86.UC_X86_REG_RCX)
         self._set_trap_flag(uc, True)
         self._vector = None
@@ -208,6 +214,7 @@ class ReferenceCpu:
         return rip, True
 
     def _before(self) -> tuple[int, bool]:
+        self._left += 1
         match self._instruction.kind:
             case _Kind.PRIVILEGED:
                 return self._done(TrapKind.PRIVILEGED, self._at)
@@ -229,6 +236,8 @@ class ReferenceCpu:
         vector, is_interrupt = self._vector, self._instruction.kind is _Kind.INTERRUPT
         if vector is None:
             raise MachineError(f"Unicorn stopped at {rip:#x} for no reason")
+        if vector == _FETCHED:
+            return self._before()
         if vector == _SYSCALL:
             return self._done(TrapKind.DOWNCALL, rip)
         code = self._acknowledge(uc)
