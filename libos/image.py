@@ -1,9 +1,9 @@
 """ELF images as a loader sees them: checked, and never believed further than checked.
 
-`parse` takes the bytes of an executable or a shared object apart and refuses what a program here must not have: text that
-would have to be written, memory that is writable and executable, segments that overlap or leave the user half, data
-shared by copying.  Section headers are not looked at, as in any loader.  Structures are those of the System V ABI, AMD64
-supplement.
+`parse` takes the bytes of an executable or a shared object apart and refuses what a program here must not have: text
+that would have to be written, memory that is writable and executable, segments that overlap or leave the user half,
+data shared by copying.  Section headers are not looked at, as in any loader.  Structures are those of the System V
+ABI, AMD64 supplement.
 """
 
 from collections.abc import Iterator, Mapping
@@ -230,11 +230,14 @@ class _Parser:
         if size > LARGEST or va + size > USER_END or (not movable and va < USER_BEGIN):
             raise self.refuse(f"has a segment of {size} bytes at {va:#x}, outside the memory a program can have")
         if stored and va % PAGE_SIZE != offset % PAGE_SIZE:
-            raise self.refuse(f"has a segment at {va:#x} that does not lie on pages", "link it with -z max-page-size=4096")
+            raise self.refuse(
+                f"has a segment at {va:#x} that does not lie on pages", "link it with -z max-page-size=4096"
+            )
         rights = Rights.READ | (Rights.WRITE if flags & 2 else 0) | (Rights.EXECUTE if flags & 1 else 0)
         if rights & Rights.WRITE and rights & Rights.EXECUTE:
             raise self.refuse(
-                f"has a segment at {va:#x} that is writable and executable", "memory here is one or the other: link it so"
+                f"has a segment at {va:#x} that is writable and executable, and memory here is one or the other",
+                "link it with -z separate-code",
             )
         self.segments.append(Segment(va, size, self.data[offset : offset + stored], int(rights)))
 
@@ -303,10 +306,14 @@ class _Parser:
     def _relocation(self, row: Any) -> Relocation:
         if row.type not in RelocationType.__members__.values():
             name = _RELOCATION_NAMES.get(row.type, f"type {row.type}")
-            remedy = "let it call functions instead of sharing variables" if name == "R_X86_64_COPY" else "build it as guests are"
+            remedy = "build it with the options that guests are built with"
+            if name == "R_X86_64_COPY":
+                remedy = "let it call functions instead of sharing variables"
             raise self.refuse(f"has a relocation {name}, which is not supported", remedy)
         if not any(s.writable and s.va <= row.offset and row.offset + 8 <= s.va + s.size for s in self.segments):
-            raise self.refuse(f"has a relocation at {row.offset:#x}, outside its writable data", "compile it with -fPIC")
+            raise self.refuse(
+                f"has a relocation at {row.offset:#x}, outside its writable data", "compile it with -fPIC"
+            )
         kind = RelocationType(row.type)
         if kind is RelocationType.RELATIVE:
             return Relocation(row.offset, kind, "", False, row.addend)

@@ -1,8 +1,8 @@
 """The loader: library code in the first environment that makes environments and brings programs into them.
 
-It does nothing that another environment could not do: images are read from sectors it may read, frames are allocated and
-mapped by down-calls, a child's memory is filled through a window in the loader's own address space, which its control of
-the child allows.
+It does nothing that another environment could not do: images are read from sectors it may read, frames are allocated
+and mapped by down-calls, a child's memory is filled through a window in the loader's own address space, which its
+control of the child allows.
 
 Text and constants are frames of the loader, one copy however many programs use them.  A program may map them by a
 capability that the loader forges for the purpose, gives to every program it starts (SHARED_SLOT), and writes into the
@@ -76,8 +76,9 @@ class Loader:
         planned = plan(program, linked)
         entry = linked.address_of(NATIVE_ENTRY)
         if program.python_library is None and entry is None:
+            given = program.libraries[SONAME].name if SONAME in program.libraries else "what was given"
             raise LoadError(
-                f"{program.libraries[SONAME].name} is no native library OS: it does not define {NATIVE_ENTRY}; name one that does."
+                f"{given} is no native library OS: it does not define {NATIVE_ENTRY}; name one that does."
             )
         environment = 0
         try:
@@ -103,14 +104,17 @@ class Loader:
             if soname in libraries:
                 continue
             if soname not in program.libraries:
-                raise LoadError(f"{user} needs the library {soname}, which was not given; name a library OS that has it.")
+                raise LoadError(
+                    f"{user} needs the library {soname}, which was not given; name a library OS that has it."
+                )
             image = libraries[soname] = await self._image(program.libraries[soname])
             if image.soname != soname:
                 raise LoadError(
-                    f"{image.name} calls itself {image.soname or 'nothing'} and not {soname}; link it with -soname {soname}."
+                    f"{image.name} calls itself {image.soname or 'nothing'} and not {soname}; link it with "
+                    f"-soname {soname}."
                 )
             waiting += [(image.name, needed) for needed in image.needed]
-        if application.needed and not application.entry:
+        if not application.entry:
             raise LoadError(f"{application.name} has no entry; link it with one.")
         return application, list(libraries.values())
 
@@ -155,6 +159,17 @@ class Loader:
                 return await self._exo.alloc_page(ANY, environment)
             except Refused as refused:
                 await self._wait_for_frames(refused, seen)
+
+    async def _reserved_frame_for(self, environment: int) -> int:
+        """The same, but one that is never taken by force."""
+        while True:
+            frame = await self._frame_for(environment)
+            try:
+                await self._exo.reserve_page(frame, 1, environment)
+                return frame
+            except Refused as refused:
+                if refused.error not in (Error.DENIED, Error.NO_SUCH_FRAME):
+                    raise
 
     async def _map(self, va: int, frame: int, rights: int, environment: int) -> None:
         while True:
@@ -250,8 +265,7 @@ class Loader:
         await self._exo.start(environment, start.entry, start.stack_top, start.arguments)
 
     async def _give_private(self, environment: int, va: int, contents: bytes) -> None:
-        frame = await self._frame_for(environment)
-        await self._exo.reserve_page(frame, 1, environment)
+        frame = await self._reserved_frame_for(environment)
         if contents:
             await self._fill(frame, contents)
         await self._map(va, frame, _READ_WRITE, environment)
@@ -263,7 +277,8 @@ class Loader:
             raise LoadError(f"{error} Give the program fewer files.") from None
 
     async def _swap(self, environment: int, start: StartBlock, contents: Pages) -> StartBlock:
-        """Make the program's swap extent and write to it what its pages begin with; gives the start block that says where."""
+        """Make the program's swap extent and write to it what its pages begin with; gives the start block that says
+        where."""
         count = swap_sectors(start)
         try:
             sector = await self._exo.alloc_sectors(count)
@@ -272,8 +287,8 @@ class Loader:
                 raise
             await self._exo.destroy(environment)
             raise LoadError(
-                f"The disk has no {count} free sectors in a row for swapping {start.argument_values[0]}; give the machine a "
-                "larger disk, or the program a smaller heap."
+                f"The disk has no {count} free sectors in a row for swapping {start.argument_values[0]}; give the "
+                "machine a larger disk, or the program a smaller heap."
             ) from None
         try:
             start = start.at_swap(sector)

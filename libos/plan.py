@@ -1,9 +1,9 @@
 """Where a program's memory lies and what it begins with: the loader's work that needs no machine.
 
-`link` gives each image its place and fills in the words that depend on the places of others; `plan` adds arguments, stack,
-heap and files, and yields the start block and the contents of every page that has any.  Symbols are looked up in the
-application first and then in the libraries in their order, as the System V ABI has it.  The memory itself is drawn in
-`libos.startup`.
+`link` gives each image its place and fills in the words that depend on the places of others; `plan` adds arguments,
+stack, heap and files, and yields the start block and the contents of every page that has any.  Symbols are looked up
+in the application first and then in the libraries in their order, as the System V ABI has it.  The memory itself is
+drawn in `libos.startup`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -149,8 +149,8 @@ def _relocate(placed: Placed, linked: Linked) -> None:
             if address is None and not relocation.weak:
                 names = ", ".join(other.image.name for other in linked.images)
                 raise LoadError(
-                    f"{placed.image.name} needs {relocation.symbol}, which none of {names} defines; name a library OS or a "
-                    "part that does."
+                    f"{placed.image.name} needs {relocation.symbol}, which none of {names} defines; name a library OS "
+                    "or a part that does."
                 )
             value = (address or 0) + (relocation.addend if relocation.type is RelocationType.ABSOLUTE else 0)
         _store(linked.private, placed.base + relocation.offset, (value & (1 << 64) - 1).to_bytes(8, "little"))
@@ -164,8 +164,8 @@ def _store(pages: Pages, va: int, data: bytes) -> None:
 
 @dataclass(frozen=True)
 class Plan:
-    """A program ready to be brought into an environment.  `shared`, `private` and `swapped` are the contents of pages by
-    address; a PRIVATE page that is not in `private` is zeros."""
+    """A program ready to be brought into an environment.  `shared`, `private` and `swapped` are the contents of pages
+    by address; a PRIVATE page that is not in `private` is zeros."""
 
     start: StartBlock
     shared: Pages
@@ -178,19 +178,22 @@ def plan(program: Program, linked: Linked) -> Plan:
     native = program.python_library is None
     if program.frames and program.frames < FRAMES_MINIMUM:
         raise LoadError(
-            f"{program.name} cannot run in {program.frames} frames: one instruction may need {FRAMES_MINIMUM} pages; give it more."
+            f"{program.name} cannot run in {program.frames} frames: one instruction may need {FRAMES_MINIMUM} pages; "
+            "give it more."
         )
     regions: list[Region] = []
     for placed in linked.images:
         resident = native and not placed.application
         for segment in placed.image.segments:
             regions += _segment_regions(placed, segment, resident, linked.private)
-    stack = placed_end(linked) + STACK_GAP_PAGES * PAGE_SIZE
+    stack = linked.images[0].end + STACK_GAP_PAGES * PAGE_SIZE
     stack_end = stack + program.stack_pages * PAGE_SIZE
     arguments, contents = _arguments((program.name, *program.arguments), stack_end)
     first_argument_page = arguments & -PAGE_SIZE
     if first_argument_page - stack < PAGE_SIZE:
-        raise LoadError(f"The arguments of {program.name} take {len(contents)} bytes, more than its stack; shorten them.")
+        raise LoadError(
+            f"The arguments of {program.name} take {len(contents)} bytes, more than its stack; shorten them."
+        )
     swapped = {va: page for va, page in linked.private.items() if not native or va < LIBRARY_BASE}
     _store(swapped, arguments, contents)
     heap = stack_end + PAGE_SIZE
@@ -204,7 +207,9 @@ def plan(program: Program, linked: Linked) -> Plan:
         regions.append(Region(START_BLOCK, 1, RegionKind.PRIVATE, DATA_RIGHTS))
         regions.append(Region(LIBRARY_STACK, LIBRARY_STACK_PAGES, RegionKind.PRIVATE, DATA_RIGHTS))
     if max(region.end for region in regions if region.va < LIBRARY_BASE) > LIBRARY_BASE:
-        raise LoadError(f"{program.name} with its heap and files reaches beyond {LIBRARY_BASE:#x}; give it a smaller heap.")
+        raise LoadError(
+            f"{program.name} with its heap and files reaches beyond {LIBRARY_BASE:#x}; give it a smaller heap."
+        )
     numbered, pages, swap_pages = _number(regions)
     if pages > PAGES_MAXIMUM:
         raise LoadError(
@@ -214,17 +219,13 @@ def plan(program: Program, linked: Linked) -> Plan:
     start = StartBlock(
         entry=linked.images[0].base + linked.images[0].image.entry, stack_top=arguments, arguments=arguments,
         regions=numbered, frames=program.frames, seed=program.seed,
-        flags=StartFlag.REGISTER_BACKING if program.register_backing else StartFlag(0), pages=pages, swap_pages=swap_pages,
-        library_stack=LIBRARY_STACK, library_stack_size=LIBRARY_STACK_PAGES * PAGE_SIZE, window=WINDOW, memory=MEMORY,
-        memory_pages=MEMORY_PAGES, argument_values=(program.name, *program.arguments),
+        flags=StartFlag.REGISTER_BACKING if program.register_backing else StartFlag(0), pages=pages,
+        swap_pages=swap_pages, library_stack=LIBRARY_STACK, library_stack_size=LIBRARY_STACK_PAGES * PAGE_SIZE,
+        window=WINDOW, memory=MEMORY, memory_pages=MEMORY_PAGES,
+        argument_values=(program.name, *program.arguments),
     )
     private = {va: page for va, page in linked.private.items() if native and va >= LIBRARY_BASE}
     return Plan(start, linked.shared, private, swapped)
-
-
-def placed_end(linked: Linked) -> int:
-    """The first address behind the application's image."""
-    return linked.images[0].end
 
 
 def _segment_regions(placed: Placed, segment: Segment, resident: bool, contents: Pages) -> list[Region]:
@@ -247,7 +248,8 @@ def _zeros(va: int, end: int, kind: RegionKind) -> Region:
 
 
 def _arguments(values: Sequence[str], end: int) -> tuple[int, bytes]:
-    """A `struct os_arguments` with its strings, to lie just below `end`: its address, a multiple of 16, and its bytes."""
+    """A `struct os_arguments` with its strings, to lie just below `end`: its address, a multiple of 16, and its
+    bytes."""
     strings = [value.encode() + b"\0" for value in values]
     table = 8 * (len(values) + 2)
     va = end - table - sum(map(len, strings)) & -16
@@ -262,11 +264,11 @@ def _file_regions(program: Program, va: int) -> list[Region]:
     regions = []
     for file in program.files:
         pages = -(-file.size // PAGE_SIZE)
-        if pages:
-            regions.append(
-                Region(va, pages, RegionKind.FILE, int(Rights.READ), sector=file.sector, size=file.size, name=file.name)
-            )
-            va += pages * PAGE_SIZE
+        rights = int(Rights.READ)
+        regions.append(
+            Region(va, pages, RegionKind.FILE, rights, sector=file.sector, size=file.size, name=file.name)
+        )
+        va += pages * PAGE_SIZE
     return regions
 
 
@@ -274,8 +276,6 @@ def _number(regions: Sequence[Region]) -> tuple[tuple[Region, ...], int, int]:
     """Give pageable regions the indices of their pages; also how many pages there are, and how many are swappable."""
     numbered, page, swappable = [], 0, 0
     for region in sorted(regions, key=lambda region: (region.kind is RegionKind.FILE, region.va)):
-        if region.pages == 0:
-            continue
         if region.kind.pageable:
             numbered.append(replace(region, first_page=page))
             page += region.pages

@@ -3,10 +3,10 @@
 A native library OS finds it as one page of its own memory, whose address it is started with; `c_header` is the same
 declaration for C.  A Python library OS is handed the `StartBlock` itself.
 
-A program's memory is a list of regions.  The pages of DATA, ZERO, HEAP and FILE regions are the program's: the library OS
-brings them in, moves them out, and knows each by its index, which counts through the regions in the order of the table.
-Page `i` has the eight sectors from `swap_sector + 8 * i` on as its place in the swap extent; pages of FILE regions come
-last and need none.  SHARED and PRIVATE regions are there when the program starts and stay.
+A program's memory is a list of regions.  The pages of DATA, ZERO, HEAP and FILE regions are the program's: the library
+OS brings them in, moves them out, and knows each by its index, which counts through the regions in the order of the
+table.  Page `i` has the eight sectors from `swap_sector + 8 * i` on as its place in the swap extent; pages of FILE
+regions come last and need none.  SHARED and PRIVATE regions are there when the program starts and stay.
 
     0x1_0000_0000  start block, library stack, window, memory for the library; then the libraries' images
     ...            files given to the program, each from a new page on                                     FILE
@@ -43,9 +43,11 @@ class RegionKind(IntEnum):
     ZERO = 3
     """The program's pages that begin as zeros."""
     HEAP = 4
-    """As ZERO, but handed out by `os_region` from the lowest address on; untouched pages beyond are not the program's."""
+    """As ZERO, but handed out by `os_region` from the lowest address on; untouched pages beyond are not the
+    program's."""
     FILE = 5
-    """A file of the program, read-only, from `sector` on; not the program's before `os_map_file` has been asked for it."""
+    """A file of the program, read-only, from `sector` on; not the program's before `os_map_file` has been asked for
+    it."""
 
     @property
     def pageable(self) -> bool:
@@ -63,6 +65,8 @@ class StartFlag(IntFlag):
     REGISTER_BACKING = 1
     """Name a backing sector for every page brought in, so that pages taken by force are saved."""
 
+
+NO_FLAGS: Final = StartFlag(0)
 
 SHARED_SLOT: Final = 1
 """The place on the key ring of the capability by which shared frames and files may be used; a child is given it too."""
@@ -108,8 +112,8 @@ StartPage: Final = Padded(
 
 @dataclass(frozen=True)
 class Region:
-    """A run of pages of one origin.  `va` is in bytes; `rights` are Rights; `first_page` is the index of its first page,
-    ANY if it is not pageable; `sector`, `size` (bytes) and `name` are those of a FILE."""
+    """A run of pages of one origin.  `va` is in bytes; `rights` are Rights; `first_page` is the index of its first
+    page, ANY if it is not pageable; `sector`, `size` (bytes) and `name` are those of a FILE."""
 
     va: int
     pages: int
@@ -130,11 +134,12 @@ class Region:
 class StartBlock:
     """The start block.  Addresses and sizes are in bytes.
 
-    `entry` is where the application begins, with `stack_top` in rsp (a multiple of 16, as at the entry of a Linux process)
-    and in rdi `arguments`, the address of a `struct os_arguments`.  `frames` bounds the resident pages of the program; 0
-    leaves it to what the kernel gives.  `pages` counts the pageable pages and `swap_pages` those with a place in the swap
-    extent, which begins at `swap_sector`.  The rest is for native libraries: the stack on which up-calls are delivered, a
-    page of address space to look at frames through, and address space for what the library allocates for itself.
+    `entry` is where the application begins, with `stack_top` in rsp (a multiple of 16, as at the entry of a Linux
+    process) and in rdi `arguments`, the address of a `struct os_arguments`.  `frames` bounds the resident pages of the
+    program; 0 leaves it to what the kernel gives.  `pages` counts the pageable pages and `swap_pages` those with a
+    place in the swap extent, which begins at `swap_sector`.  The rest is for native libraries: the stack on which
+    up-calls are delivered, a page of address space to look at frames through, and address space for what the library
+    allocates for itself.
     """
 
     entry: int
@@ -143,7 +148,7 @@ class StartBlock:
     regions: tuple[Region, ...]
     frames: int = 0
     seed: int = 0
-    flags: StartFlag = StartFlag(0)
+    flags: StartFlag = NO_FLAGS
     pages: int = 0
     swap_sector: int = ANY
     swap_pages: int = 0
@@ -188,7 +193,9 @@ class StartBlock:
                 names += region.name.encode() + b"\0"
             rows.append(row)
         if len(names) > NAMES_SIZE:
-            raise ValueError(f"The names of the program's files take {len(names)} bytes; the start block has {NAMES_SIZE}.")
+            raise ValueError(
+                f"The names of the program's files take {len(names)} bytes; the start block has {NAMES_SIZE}."
+            )
         rows += [dict.fromkeys((part.name for part in RegionRow.subcons), 0)] * (REGIONS - len(rows))
         page: bytes = StartPage.build(
             {
@@ -229,7 +236,8 @@ def c_header() -> str:
     lines += [f"#define REGION_{kind.name} {kind.value}" for kind in RegionKind]
     for name in ("entry", "stack_top", "arguments"):
         lines.append(f"#define START_{name.upper()} {offset_of(StartPage, name):#x}")
-    lines += ["", "#ifndef __ASSEMBLER__", "#include <stdint.h>", "", "struct start_region {", *(f"    {_member(part)}" for part in RegionRow.subcons), "};", ""]
-    lines += ["struct start_block {", *(f"    {_member(part)}" for part in StartPage.subcon.subcons), "};", ""]
-    lines += [f'_Static_assert(sizeof(struct start_block) <= {PAGE_SIZE}, "the start block is one page");', "#endif", "#endif", ""]
-    return "\n".join(lines)
+    lines += ["", "#ifndef __ASSEMBLER__", "#include <stdint.h>", ""]
+    for name, structure in (("start_region", RegionRow), ("start_block", StartPage.subcon)):
+        lines += [f"struct {name} {{", *(f"    {_member(part)}" for part in structure.subcons), "};", ""]
+    lines.append(f'_Static_assert(sizeof(struct start_block) <= {PAGE_SIZE}, "the start block is one page");')
+    return "\n".join([*lines, "#endif", "#endif", ""])

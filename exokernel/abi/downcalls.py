@@ -155,6 +155,26 @@ class Exo:
         """Store `data` at `va` (bytes) as the environment itself would, page faults included."""
         await trap(WriteTrap(va, data))
 
+    async def read_if_mapped(self, va: int, size: int) -> bytes | None:
+        """Load like `read`, but give None where that would page-fault.
+
+        A handler in machine code survives a page that has just been taken by changing the interrupted rip; in Python this
+        is the way.
+        """
+        try:
+            data: bytes = await trap(ReadTrap(va, size, or_refused=True))
+        except Refused:
+            return None
+        return data
+
+    async def write_if_mapped(self, va: int, data: bytes) -> bool:
+        """Store like `write`, but store nothing and give False where that would page-fault."""
+        try:
+            await trap(WriteTrap(va, data, or_refused=True))
+        except Refused:
+            return False
+        return True
+
     @downcall(0x00, "time", "0", "none")
     async def null(self) -> int:
         """Do nothing: the price of entering the kernel."""
@@ -187,7 +207,8 @@ class Exo:
     )
     async def alloc_page(self, frame: Frame = ANY, env: EnvironmentNumber = SELF) -> int:
         """Become the holder of a free frame, zeroed: any, or this very one.  Never blocks: with nothing free the kernel
-        asks whom the global policy names, and the caller releases a frame of its own or blocks on FRAMES."""
+        asks whom the global policy names, and the caller releases a frame of its own or blocks on FRAMES.  The holder of a
+        very frame is asked for it, and has to give it only if the caller controls it."""
         ...
 
     @downcall(0x11, "memory", "0", "a hold on the frame; CONTROL of `env`", Error.DENIED, Error.NO_SUCH_FRAME, *ON_ENVIRONMENT)
@@ -197,7 +218,7 @@ class Exo:
         ...
 
     @downcall(
-        0x12, "memory", "0", "`rights` on the frame by hold, loan or capability; CONTROL of `env`",
+        0x12, "memory", "0", "`rights` and READ on the frame by hold, loan or capability; CONTROL of `env`",
         Error.DENIED, Error.NO_SUCH_FRAME, Error.BAD_ARGUMENT, Error.WRITE_XOR_EXECUTE, *FRAME_ERRORS,
         Error.NO_SUCH_ENVIRONMENT,
     )
@@ -218,7 +239,7 @@ class Exo:
         ...
 
     @downcall(
-        0x15, "memory", "0", "a hold with CONTROL on the frame",
+        0x15, "memory", "0", "CONTROL of the frame; to lend, a hold; for HOLD, CONTROL or WRITE of `env`, who is charged",
         Error.DENIED, Error.NO_SUCH_FRAME, Error.NO_SUCH_ENVIRONMENT, Error.OVER_QUOTA, Error.BAD_ARGUMENT, Error.TOO_MANY,
     )
     async def share_page(self, frame: Frame, env: EnvironmentNumber, sharing: Bits, rights: Bits) -> int:
@@ -369,7 +390,8 @@ class Exo:
     )
     async def set_access(self, subject: Bits, number: Word, index: Word, slot: Slot, permissions: Bits) -> int:
         """Write entry `index` (0 to 3) of an access list: whoever has a capability whose name is a prefix of the name in
-        `slot` has `permissions` on the frame, extent or environment `number`.  No permissions: the entry is emptied."""
+        `slot` has `permissions` on the frame, extent or environment `number`.  No permissions: the entry is emptied.  Entry 0
+        of an environment is its own name for good, so that its creator keeps control."""
         ...
 
     @downcall(0x50, "disk", "the first sector", "none", Error.NO_SECTORS, Error.BAD_SECTOR)

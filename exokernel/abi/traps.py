@@ -23,18 +23,20 @@ class DownCallTrap:
 
 @dataclass(frozen=True, slots=True)
 class ReadTrap:
-    """Load `size` bytes at `va`; answered with bytes."""
+    """Load `size` bytes at `va`; answered with bytes.  `or_refused`: where it would page-fault it is refused instead."""
 
     va: int
     size: int
+    or_refused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class WriteTrap:
-    """Store `data` at `va`; answered with None."""
+    """Store `data` at `va`; answered with None.  `or_refused`: where it would page-fault it is refused instead."""
 
     va: int
     data: bytes
+    or_refused: bool = False
 
 
 Trapping = DownCallTrap | ReadTrap | WriteTrap

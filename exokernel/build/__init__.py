@@ -1,6 +1,7 @@
 """Building guests: C sources become the ELF images that run on the emulated machine.
 
     compiler   finds a C compiler that makes x86-64 ELF
+    flags      how it is called
     inputs     which files a source depends on
     store      images on the host's disk, by what they were made of
     check      refuses an image the loader could not run

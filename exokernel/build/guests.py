@@ -149,6 +149,10 @@ def _generated(files: dict[str, str]) -> Path:
 
 
 def _built(recipe: _Recipe) -> Path:
+    """The image in the store; a source that is edited while it is being compiled is compiled again."""
+    for source in recipe.sources:
+        if source.suffix not in (".c", ".S"):
+            raise BuildError(f"{source} is not taken for a C source: give it a name that ends in .c.")
     compiler = find_compiler()
     inputs = inputs_of(recipe.sources, recipe.include)
     base = recipe.sources[0].parent
@@ -166,15 +170,16 @@ def _built(recipe: _Recipe) -> Path:
         made = directory / "image"
         _link(compiler, recipe, objects, made)
         check_image(made, recipe.name, recipe.imports, recipe.declared_in)
-        return publish(made, image)
+        if inputs_of(recipe.sources, recipe.include) == inputs:
+            return publish(made, image)
+    return _built(recipe)
 
 
 def _logical(path: Path, base: Path) -> str:
-    """A path as it looks from the sources, which is all of it that an image may depend on."""
-    for root in (store_directory() / "include", _ROOT):
-        if path.is_relative_to(root):
-            return path.name if root != _ROOT else str(path.relative_to(root))
-    return os.path.relpath(path, base)
+    """A path as it looks from the sources: an image may depend on no more of it."""
+    if path.is_relative_to(_ROOT):
+        return str(path.relative_to(_ROOT))
+    return path.name if path.is_relative_to(store_directory()) else os.path.relpath(path, base)
 
 
 def _compiled(compiler: Compiler, recipe: _Recipe, directory: Path) -> list[Path]:

@@ -14,7 +14,8 @@ from exokernel.kernel.refusal import Refusal
 if TYPE_CHECKING:
     from exokernel.kernel.kernel import Kernel
 
-CHARGE_MAXIMUM = 1 << 40
+CHARGE_MAXIMUM = 1 << 32
+EVENTS = tuple(Event)
 
 
 @serves("null")
@@ -34,7 +35,7 @@ def charge(kernel: Kernel, caller: Environment, context: Context, cycles: int) -
     """Work declared by a coroutine."""
     if cycles > CHARGE_MAXIMUM:
         raise Refusal(Error.BAD_ARGUMENT)
-    kernel.charge(caller, cycles)
+    caller.owed += cycles
     return 0
 
 
@@ -61,14 +62,18 @@ def yield_(kernel: Kernel, caller: Environment, context: Context, env: Environme
 @serves("block")
 def block(kernel: Kernel, caller: Environment, context: Context, event: int, value: int, deadline: int) -> int | NoAnswer:
     """Wait, unless it has happened already."""
-    if event not in Event.__members__.values():
+    if event >= len(EVENTS):
         raise Refusal(Error.BAD_ARGUMENT)
-    kind = Event(event)
+    kind = EVENTS[event]
     if kind is Event.DISK:
         if value not in caller.outstanding:
             raise Refusal(Error.NO_SUCH_REQUEST)
-        if caller.outstanding[value] is not None:
-            return caller.outstanding.pop(value) or 0
+        ended = caller.outstanding[value]
+        if ended is not None:
+            del caller.outstanding[value]
+            if ended < 0:
+                raise Refusal(Error(-ended))
+            return ended
     elif kind is Event.EXIT:
         if value not in caller.children:
             raise Refusal(Error.NO_SUCH_ENVIRONMENT)

@@ -40,7 +40,9 @@ def share_sectors(
     if sharing == Sharing.HOLD:
         if env not in extent.holders:
             extent.holders.append(env)
-    elif sharing == Sharing.LOAN and env is not caller and rights and not rights & ~LOANABLE & 0xFF:
+    elif sharing == Sharing.LOAN and env is not caller and rights and not rights & ~LOANABLE:
+        if caller not in extent.holders:
+            raise Refusal(Error.DENIED)
         extent.loans[caller, env] = rights
     else:
         raise Refusal(Error.BAD_ARGUMENT)

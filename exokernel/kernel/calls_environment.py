@@ -20,14 +20,20 @@ from exokernel.machine.costs import FULL_STATE_WORDS, SAVE_REGISTER
 if TYPE_CHECKING:
     from exokernel.kernel.kernel import Kernel
 
+CONTROL = int(Rights.CONTROL)
 WRITABLE_FLAGS = 0x240CD5
 REGISTER_COUNT = len(Register)
 
 
 def require_control(caller: Environment, env: Environment) -> None:
     """Raise Refusal (DENIED) unless `caller` is `env` or a capability on its ring controls it."""
-    if env is not caller and not capabilities.rights(caller.ring, env.access) & Rights.CONTROL:
+    if not controls(caller, env):
         raise Refusal(Error.DENIED)
+
+
+def controls(caller: Environment, env: Environment) -> bool:
+    """Whether `caller` may act in the place of `env`."""
+    return env is caller or bool(capabilities.rights(caller.ring, env.access) & CONTROL)
 
 
 @serves("create_environment")
@@ -199,8 +205,14 @@ def forge_capability(
     kernel: Kernel, caller: Environment, context: Context, source: int, component: int, permissions: int, target: int
 ) -> int:
     """A weaker capability."""
-    caller.ring[target] = capabilities.forged(capabilities.at(caller.ring, source), component, permissions)
+    _put(kernel, caller, target, capabilities.forged(capabilities.at(caller.ring, source), component, permissions))
     return 0
+
+
+def _put(kernel: Kernel, env: Environment, slot: int, capability: capabilities.Capability | None) -> None:
+    had, env.ring[slot] = env.ring[slot], capability
+    if had is not None:
+        kernel.frames.ring_changed(env)
 
 
 @serves("give_capability")
@@ -210,14 +222,14 @@ def give_capability(
     """A copy on another's ring."""
     require_control(caller, env)
     given = capabilities.at(caller.ring, slot)
-    env.ring[target] = capabilities.Capability(given.name, given.permissions & permissions)
+    _put(kernel, env, target, capabilities.Capability(given.name, given.permissions & permissions))
     return 0
 
 
 @serves("drop_capability")
 def drop_capability(kernel: Kernel, caller: Environment, context: Context, slot: int) -> int:
     """An empty slot."""
-    caller.ring[slot] = None
+    _put(kernel, caller, slot, None)
     return 0
 
 
@@ -231,21 +243,25 @@ def set_access(
     entry = capabilities.Capability(capabilities.at(caller.ring, slot).name, permissions) if permissions else None
     if subject == Subject.FRAME:
         frame = kernel.frames.get(number)
-        if not kernel.frames.rights(caller, frame) & Rights.CONTROL:
+        if not kernel.frames.rights(caller, frame) & CONTROL:
             raise Refusal(Error.DENIED)
-        kernel.frames.access_list(frame)[index] = entry
+        kernel.frames.access_list(caller, frame)[index] = entry
         kernel.frames.break_mappings(frame)
     elif subject == Subject.EXTENT:
         extent = kernel.disk.extent(number)
-        if not kernel.disk.rights(caller, extent) & Rights.CONTROL:
+        if not kernel.disk.rights(caller, extent) & CONTROL:
             raise Refusal(Error.DENIED)
-        extent.access[index] = entry
+        kernel.disk.access_list(caller, extent)[index] = entry
     elif subject == Subject.ENVIRONMENT:
         env = caller if number == 0 else kernel.environments.get(number)
         if env is None:
             raise Refusal(Error.NO_SUCH_ENVIRONMENT)
         require_control(caller, env)
+        if not index:
+            raise Refusal(Error.BAD_ARGUMENT)
         env.access[index] = entry
+        for number in list(env.held):
+            kernel.frames.break_mappings(kernel.frames.get(number))
     else:
         raise Refusal(Error.BAD_ARGUMENT)
     return 0

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from exokernel.abi.errors import Error
 from exokernel.abi.flags import ANY, PageBits, Rights, Sharing
 from exokernel.abi.layout import SECTORS_PER_PAGE
-from exokernel.kernel.calls_environment import require_control
+from exokernel.kernel import capabilities
+from exokernel.kernel.calls_environment import controls, require_control
 from exokernel.kernel.dispatch import serves
 from exokernel.kernel.environment import RESERVED_MAXIMUM, Context, Environment
 from exokernel.kernel.frames import LOANS_MAXIMUM
@@ -17,6 +18,7 @@ from exokernel.machine import costs
 if TYPE_CHECKING:
     from exokernel.kernel.kernel import Kernel
 
+READ, WRITE, CONTROL = int(Rights.READ), int(Rights.WRITE), int(Rights.CONTROL)
 ANY_RIGHT = int(Rights.READ | Rights.WRITE | Rights.EXECUTE)
 CLEARABLE = int(PageBits.ACCESSED | PageBits.DIRTY | PageBits.ACCESSED_BEFORE)
 CLEAR_MAXIMUM = 1 << 16
@@ -30,9 +32,9 @@ def alloc_page(kernel: Kernel, caller: Environment, context: Context, number: in
     if number != ANY:
         frame = kernel.frames.take_free(env, number)
         if frame is None:
-            for holder in kernel.frames.get(number).holders:
+            for holder in list(kernel.frames.get(number).holders):
                 if holder is not caller:
-                    kernel.revocation.ask(holder, 1, number)
+                    kernel.revocation.ask(holder, 1, number, controls(caller, holder))
             frame = kernel.frames.take_free(env, number)
             if frame is None:
                 raise Refusal(Error.FRAME_BUSY)
@@ -64,21 +66,26 @@ def create_mapping(
 ) -> int:
     """Bind a page to a frame; the page table enforces it from now on."""
     require_control(caller, env)
-    frame = kernel.frames.get(number)
-    if rights & ~ANY_RIGHT or not rights & ANY_RIGHT:
+    if rights & ~ANY_RIGHT or not rights:
         raise Refusal(Error.BAD_ARGUMENT)
-    allowed = kernel.frames.rights(caller, frame)
-    if rights & ~allowed or (env is not caller and rights & ~kernel.frames.rights(env, frame)):
-        raise Refusal(Error.DENIED)
     kernel.charge(caller, 4 * costs.TABLE_LEVEL)
     try:
-        kernel.spaces.map(env, va, frame, rights)
+        _map(kernel, caller, va, number, rights, env)
     except Refusal as refusal:
-        if refusal.error is Error.NO_FRAME and kernel.revocation.short_of_frames(env):
-            kernel.spaces.map(env, va, kernel.frames.get(number), rights)
-        else:
+        if refusal.error is not Error.NO_FRAME or not kernel.revocation.short_of_frames(env):
             raise
+        _map(kernel, caller, va, number, rights, env)
     return 0
+
+
+def _map(kernel: Kernel, caller: Environment, va: int, number: int, rights: int, env: Environment) -> None:
+    """Nothing may come between the check and the entry: neither a charge nor a revocation.  READ is always needed,
+    because no page table can withhold it."""
+    frame = kernel.frames.get(number)
+    rights |= READ
+    if rights & ~kernel.frames.rights(caller, frame) or (env is not caller and rights & ~kernel.frames.rights(env, frame)):
+        raise Refusal(Error.DENIED)
+    kernel.spaces.map(env, va, frame, rights)
 
 
 @serves("remove_mapping")
@@ -105,11 +112,13 @@ def share_page(
 ) -> int:
     """Lend a frame, or make another environment its co-holder."""
     frame = kernel.frames.get(number)
-    if not kernel.frames.rights(caller, frame) & Rights.CONTROL:
+    if not kernel.frames.rights(caller, frame) & CONTROL:
         raise Refusal(Error.DENIED)
     if env is caller and sharing == Sharing.LOAN:
         raise Refusal(Error.BAD_ARGUMENT)
     if sharing == Sharing.HOLD:
+        if not controls(caller, env) and not capabilities.rights(caller.ring, env.access) & WRITE:
+            raise Refusal(Error.DENIED)
         kernel.frames.hold(env, frame)
     elif sharing == Sharing.LOAN and rights and not rights & ~ANY_RIGHT:
         if caller not in frame.holders:
@@ -147,6 +156,7 @@ def reserve_page(kernel: Kernel, caller: Environment, context: Context, number: 
             raise Refusal(Error.TOO_MANY)
         env.reserved.add(number)
     kernel.exposed.frame(frame)
+    kernel.exposed.charged(env)
     return 0
 
 

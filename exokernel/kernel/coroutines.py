@@ -74,7 +74,7 @@ def close(coroutine: Coroutine[Any, Any, Any]) -> None:
     """Drop a coroutine whose environment has ended; it may not trap any more."""
     try:
         coroutine.close()
-    except (RuntimeError, ValueError):
+    except Exception:  # its `finally` may raise what it likes, and nobody is left to hear of it
         return
 
 
@@ -101,7 +101,7 @@ def step(kernel: Kernel, environment: Environment, context: Context) -> None:
         except NeverCameBack:
             kernel.kill(environment, context, Cause.WATCHDOG, f"in {_name(coroutine)}")
             return
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             watchdog.running = False
             kernel.kill(environment, context, Cause.RAISED, f"{type(error).__name__}: {error} (in {_name(coroutine)})")
             kernel.python_errors.append(error)
@@ -113,14 +113,21 @@ def step(kernel: Kernel, environment: Environment, context: Context) -> None:
             case DownCallTrap(number=number, arguments=arguments):
                 kernel.python_call(kernel, environment, context, number, arguments)
             case ReadTrap(va=va, size=size):
+                if not (isinstance(va, int) and isinstance(size, int)):
+                    raise Refusal(Error.BAD_ARGUMENT)
                 context.answer = kernel.spaces.read(environment, va, size)
             case WriteTrap(va=va, data=data):
-                kernel.spaces.write(environment, va, data)
+                if not (isinstance(va, int) and isinstance(data, bytes | bytearray)):
+                    raise Refusal(Error.BAD_ARGUMENT)
+                kernel.spaces.write(environment, va, bytes(data))
             case _:
                 kernel.kill(environment, context, Cause.BAD_AWAIT, repr(request))
     except AccessFault as fault:
-        context.again = request
-        kernel.page_fault(environment, context, fault.va, fault.code)
+        if isinstance(request, ReadTrap | WriteTrap) and request.or_refused:
+            context.answer = Error.NOT_MAPPED
+        else:
+            context.again = request
+            kernel.page_fault(environment, context, fault.va, fault.code)
     except Refusal as refusal:
         context.answer = refusal.error
 

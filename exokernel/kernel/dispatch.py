@@ -25,8 +25,12 @@ if TYPE_CHECKING:
     from exokernel.kernel.kernel import Kernel
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+Check = Callable[["Kernel", Environment, Any], Any]
 WORD = 0xFFFF_FFFF_FFFF_FFFF
-ARGUMENTS = (Register.RDI, Register.RSI, Register.RDX, Register.R10, Register.R8, Register.R9)
+RAX, RIP = int(Register.RAX), int(Register.RIP)
+ARGUMENTS = tuple(
+    map(int, (Register.RDI, Register.RSI, Register.RDX, Register.R10, Register.R8, Register.R9))
+)
 NOT_IN_A_BATCH = {"batch", "block", "yield", "exit", "destroy"}
 TEXT_MAXIMUM = 1 << 16
 
@@ -44,10 +48,10 @@ class Call:
 
     row: DownCall
     function: Callable[..., Any]
-    checks: tuple[Callable[[Kernel, Environment, Any], Any] | None, ...]
+    checks: tuple[Check | None, ...]
     buffer: int | None
-    plain: bool
-    """Every argument takes one register and none is a buffer or bytes."""
+    plain: tuple[tuple[int, Check | None], ...] | None
+    """Register and check of each argument, if every argument takes one register and none is a buffer or bytes."""
 
 
 CALLS: dict[int, Call] = {}
@@ -60,8 +64,10 @@ def serves(name: str) -> Callable[[Function], Function]:
         row = BY_NAME[name]
         kinds = [argument.kind for argument in row.arguments]
         buffer = kinds.index(Kind.BUFFER) if Kind.BUFFER in kinds else None
-        plain = buffer is None and Kind.BYTES not in kinds and Kind.OBJECT not in kinds
-        CALLS[row.number] = Call(row, function, tuple(CHECKS.get(kind) for kind in kinds), buffer, plain)
+        checks = tuple(CHECKS.get(kind) for kind in kinds)
+        special = {Kind.BUFFER, Kind.BYTES, Kind.OBJECT} & set(kinds)
+        plain = None if special else tuple(zip(ARGUMENTS, checks, strict=False))
+        CALLS[row.number] = Call(row, function, checks, buffer, plain)
         return function
 
     return declare
@@ -118,7 +124,7 @@ def _context(kernel: Kernel, caller: Environment, value: int) -> int:
     return value
 
 
-CHECKS: dict[Kind, Callable[[Kernel, Environment, Any], Any]] = {
+CHECKS: dict[Kind, Check] = {
     Kind.PAGE: _page, Kind.ADDRESS: _address, Kind.FRAME: _frame, Kind.ENVIRONMENT: _environment, Kind.COUNT: _count,
     Kind.SECTOR: _sector, Kind.SLOT: _slot, Kind.CONTEXT: _context,
 }
@@ -127,37 +133,38 @@ CHECKS: dict[Kind, Callable[[Kernel, Environment, Any], Any]] = {
 def native(kernel: Kernel, environment: Environment, context: Context, machine: MachineContext) -> None:
     """A `syscall` whose number is in the kernel's range."""
     words = machine.words
-    call = CALLS.get(words[Register.RAX])
+    call = CALLS.get(words[RAX])
     environment.accounts.downcalls += 1
     kernel.charge(environment, KERNEL_CROSSING)
-    if context.machine is not machine or environment.state is not State.ALIVE:
+    if environment.state is not State.ALIVE:
         return
     result: Any
     try:
         if call is None:
             raise Refusal(Error.NO_SUCH_CALL)
-        raw = [words[register] for register in ARGUMENTS]
-        result = call.function(kernel, environment, context, *_from_words(kernel, environment, call, raw))
-        if call.buffer is not None:
-            kernel.spaces.write(environment, raw[call.buffer], result)
-            result = 0
+        if call.plain is not None:
+            result = call.function(
+                kernel, environment, context,
+                *[words[at] if check is None else check(kernel, environment, words[at]) for at, check in call.plain],
+            )
+        else:
+            raw = [words[register] for register in ARGUMENTS]
+            result = call.function(kernel, environment, context, *_from_words(kernel, environment, call, raw))
+            if call.buffer is not None:
+                kernel.spaces.write(environment, raw[call.buffer], result)
+                result = 0
     except Refusal as refusal:
         result = -refusal.error
     except AccessFault as fault:
-        words[Register.RIP] -= 2
+        words[RIP] -= 2
         kernel.page_fault(environment, context, fault.va, fault.code)
         return
     if result is not NO_ANSWER:
-        words[Register.RAX] = result & WORD
+        words[RAX] = result & WORD
 
 
 def _from_words(kernel: Kernel, environment: Environment, call: Call, raw: list[int]) -> list[Any]:
     """The arguments of a call out of six words.  Raises Refusal, and AccessFault for bytes that cannot be read."""
-    if call.plain:
-        return [
-            value if check is None else check(kernel, environment, value)
-            for check, value in zip(call.checks, raw, strict=False)
-        ]
     if call.row.python_only:
         raise Refusal(Error.ONLY_PYTHON)
     values: list[Any] = []
@@ -195,7 +202,7 @@ def python(kernel: Kernel, environment: Environment, context: Context, number: i
 
 def _from_python(
     kernel: Kernel, environment: Environment, argument: Argument,
-    check: Callable[[Kernel, Environment, Any], Any] | None, value: Any,
+    check: Check | None, value: Any,
 ) -> Any:
     if argument.kind is Kind.OBJECT:
         return value

@@ -84,6 +84,8 @@ class ReleaseRequest:
     hard_limit: int
     issued: int
     serial: int
+    force: bool
+    """What has not come back by then is taken."""
 
 
 @dataclass(slots=True)
@@ -91,7 +93,8 @@ class Accounts:
     """What an environment has used, for reports and for nobody's decisions."""
 
     instructions: int = 0
-    cycles: int = 0
+    kernel_cycles: int = 0
+    """Charged for what the kernel did."""
     faults: int = 0
     downcalls: int = 0
     upcalls: int = 0
@@ -104,6 +107,11 @@ class Accounts:
     """This and the next two as the library counted them in its own page."""
     swap_in: int = 0
     swap_out: int = 0
+
+    @property
+    def cycles(self) -> int:
+        """All CPU time charged."""
+        return self.instructions + self.kernel_cycles
 
 
 @dataclass(eq=False)
@@ -144,6 +152,8 @@ class Environment:
     taken_total: int = 0
     taken_told: int = 0
     exit_status: int = 0
+    owed: int = 0
+    """Cycles it has declared with `charge` and not yet spent in its slices."""
     children: dict[int, int | None] = field(default_factory=dict)
     """By number: None while alive, then the exit status."""
     accounts: Accounts = field(default_factory=Accounts)

@@ -35,11 +35,13 @@ QUOTA = _word(pages.OwnPage, "quota")
 EVICTIONS = _word(pages.OwnPage, "evictions")
 SWAP_IN = _word(pages.OwnPage, "swap_in")
 SWAP_OUT = _word(pages.OwnPage, "swap_out")
+RESERVED = _word(pages.OwnPage, "reserved")
 TAKEN_TOTAL = _word(pages.OwnPage, "taken_total")
 EVENTS = _word(pages.OwnPage, "events")
 TAKEN = _word(pages.OwnPage, "taken")
 TAKEN_WORDS = pages.TakenRecord.sizeof() >> 3
 ROW = pages.EnvironmentRow.sizeof()
+QUEUE_ROW_WORDS = pages.DiskQueueRow.sizeof() >> 3
 ENVIRONMENT_PAGES = MAXIMUM_ENVIRONMENTS * ROW // PAGE_SIZE
 
 
@@ -85,9 +87,10 @@ class ExposedPages:
         for number in range(first_free):
             self._words[self._frames + number] = pages.MACHINE_FRAME
 
-    def clock(self, now: int) -> None:
-        """The virtual time."""
-        self._words[self.machine + CLOCK] = now
+    @property
+    def clock_word(self) -> int:
+        """Where the virtual time is kept, as an index of the memory's words; the loop writes it itself."""
+        return self.machine + CLOCK
 
     def frame(self, frame: Frame) -> None:
         """A frame in use has changed hands or flags."""
@@ -119,6 +122,7 @@ class ExposedPages:
         held, tables = len(environment.held), len(environment.tables)
         words[own + HELD] = held
         words[own + TABLE_FRAMES] = tables
+        words[own + RESERVED] = len(environment.reserved)
         row = self._environments + ((environment.number & (MAXIMUM_ENVIRONMENTS - 1)) * ROW >> 3)
         words[row + 1] = environment.parent | held << 32
         words[row + 2] = tables | environment.quota << 32
@@ -140,9 +144,8 @@ class ExposedPages:
     def disk_queue(self, rows: list[dict[str, int]]) -> None:
         """The requests that wait or are being served, in order."""
         self._words[self.machine + DISK_REQUESTS] = len(rows)
-        size = pages.DiskQueueRow.sizeof()
         for index, row in enumerate(rows[: pages.DISK_QUEUE_ENTRIES]):
-            at = self._queue + (index * size >> 3)
+            at = self._queue + index * QUEUE_ROW_WORDS
             self._words[at] = row["environment"] | row["request"] << 32
             self._words[at + 1] = row["sector"]
             self._words[at + 2] = row["count"] | row["write"] << 32

@@ -28,7 +28,8 @@ class Frame:
     holders: list[Environment] = field(default_factory=list)
     loans: dict[tuple[Environment, Environment], int] = field(default_factory=dict)
     mappings: dict[tuple[Environment, int], int] = field(default_factory=dict)
-    access: AccessList | None = None
+    access: dict[Environment, AccessList] = field(default_factory=dict)
+    """By holder, so that what a holder has opened is closed when it lets go."""
     backing: dict[Environment, int] = field(default_factory=dict)
     """First backing sector by holder: the repossession vector."""
     table: bool = False
@@ -125,8 +126,8 @@ class FrameTable:
         for (_, borrower), granted in frame.loans.items():
             if borrower is environment:
                 allowed |= granted
-        if frame.access is not None:
-            allowed |= rights(environment.ring, frame.access)
+        for entries in frame.access.values():
+            allowed |= rights(environment.ring, entries)
         for holder in frame.holders:
             if rights(environment.ring, holder.access) & 8:
                 return EVERY_RIGHT
@@ -139,9 +140,10 @@ class FrameTable:
         environment.reserved.discard(frame.number)
         frame.backing.pop(environment, None)
         frame.clean.discard(environment)
+        frame.access.pop(environment, None)
         for pair in [pair for pair in frame.loans if pair[0] is environment]:
             del frame.loans[pair]
-        self.break_mappings(frame)
+        self.break_mappings(frame, environment)
         self._exposed.charged(environment)
         if frame.holders:
             self._exposed.frame(frame)
@@ -153,10 +155,10 @@ class FrameTable:
             self._recycle(frame)
         return True
 
-    def break_mappings(self, frame: Frame) -> None:
-        """Remove every mapping that no longer has a right to stand; all of them if nobody holds the frame."""
+    def break_mappings(self, frame: Frame, leaver: Environment | None = None) -> None:
+        """Remove every mapping that no longer has a right to stand: all of `leaver`, and all if nobody holds the frame."""
         for (environment, va), granted in list(frame.mappings.items()):
-            if not frame.holders or granted & ~self.rights(environment, frame):
+            if not frame.holders or environment is leaver or granted & ~self.rights(environment, frame):
                 self._spaces.unmap(environment, va, frame)
 
     def _recycle(self, frame: Frame) -> None:
@@ -189,8 +191,13 @@ class FrameTable:
         """Whether the frame was written since the holder's backing last equalled it."""
         return holder not in frame.clean or self._spaces.any_dirty(frame)
 
-    def access_list(self, frame: Frame) -> AccessList:
-        """The frame's access list, made when first needed."""
-        if frame.access is None:
-            frame.access = [None] * ACCESS_ENTRIES
-        return frame.access
+    def access_list(self, environment: Environment, frame: Frame) -> AccessList:
+        """The access list that `environment` may write, made when first needed: its own, or the first holder's."""
+        holder = environment if environment in frame.holders else frame.holders[0]
+        return frame.access.setdefault(holder, [None] * ACCESS_ENTRIES)
+
+    def ring_changed(self, environment: Environment) -> None:
+        """`environment` has lost a capability: break its mappings that stood on it."""
+        for frame in list(self.used.values()):
+            if environment not in frame.holders and any(mapper is environment for mapper, _ in frame.mappings):
+                self.break_mappings(frame)

@@ -35,7 +35,7 @@ from exokernel.kernel.sectors import RequestDone, SectorTable
 from exokernel.kernel.spaces import AddressSpaces
 from exokernel.kernel.upcalls import UpcallDelivery
 from exokernel.machine import costs
-from exokernel.machine.clock import Clock
+from exokernel.machine.clock import NEVER, Clock
 from exokernel.machine.console import Console
 from exokernel.machine.context import MachineContext, Register, Trap, TrapKind
 from exokernel.machine.cpu import Cpu, prepare_supervisor
@@ -44,8 +44,13 @@ from exokernel.machine.memory import PhysicalMemory
 from exokernel.policy.cpu import CpuPolicy
 from exokernel.policy.memory import MemoryPolicy
 
+BUDGET, DOWNCALL, PAGE_FAULT = TrapKind.BUDGET, TrapKind.DOWNCALL, TrapKind.PAGE_FAULT
+RAX = int(Register.RAX)
+DOWNCALL_RANGE = DOWNCALL_BASE >> 16
 SUPERVISOR_FRAME = 1
 """Frame 0 stays unused, so that physical address 0 is never anybody's."""
+LAST_GENERATION = (1 << 32) // MAXIMUM_ENVIRONMENTS - 2
+"""An environment's number has 32 bits in the exposed pages, and all ones mean the machine."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,11 @@ class WaitOver:
     environment: int
     context: int
     wait: Wait
+
+
+@dataclass(frozen=True)
+class Pause:
+    """Timed event: `run` was to come back now."""
 
 
 class Outcome(Enum):
@@ -105,10 +115,11 @@ class Kernel:
         self._policy = cpu_policy
         self._generation = 0
         self._slots: set[int] = set()
-        self.python_errors: list[Exception] = []
+        self.python_errors: list[BaseException] = []
         self._slice_end = 0
-        self._directed: int | None = None
+        self._directed: tuple[int, int] | None = None
         self._loaded_root = 0
+        self._unfinished: Environment | None = None
         self._boot(make_cpu)
         self.disk = SectorTable(self, disk)
         self.upcalls = UpcallDelivery(self)
@@ -141,7 +152,7 @@ class Kernel:
     def create(self, parent: Environment | None, quota: int) -> Environment:
         """Make an environment.  Raises Refusal (TOO_MANY, NO_FRAME, OVER_QUOTA)."""
         slot = next((s for s in range(1, MAXIMUM_ENVIRONMENTS) if s not in self._slots), None)
-        if slot is None:
+        if slot is None or self._generation == LAST_GENERATION:
             raise Refusal(Error.TOO_MANY)
         self._generation += 1
         number = self._generation * MAXIMUM_ENVIRONMENTS + slot
@@ -228,7 +239,7 @@ class Kernel:
     def charge(self, environment: Environment, cycles: int) -> None:
         """The kernel works for `environment`: its account and the clock move on."""
         self.clock.now += cycles
-        environment.accounts.cycles += cycles
+        environment.accounts.kernel_cycles += cycles
         if environment.request is not None:
             self.revocation.ran(environment, cycles)
 
@@ -245,7 +256,7 @@ class Kernel:
         """Block a context."""
         context.wait = wait
         environment.stop(context, ContextState.BLOCKED)
-        if wait.deadline < 1 << 63:
+        if wait.deadline < NEVER:
             self.clock.at(wait.deadline, WaitOver(environment.number, context.number, wait))
         self.consider(environment)
 
@@ -260,7 +271,7 @@ class Kernel:
         if context.machine is None:
             context.answer = Error.of(-value) if value < 0 else value
         elif not self.upcalls.resume_cpu(environment, context, ResumeReason.EVENT, value):
-            context.machine.words[Register.RAX] = value & 0xFFFF_FFFF_FFFF_FFFF
+            context.machine.words[RAX] = value & 0xFFFF_FFFF_FFFF_FFFF
 
     def count_event(self, environment: Environment, event: Event, value: int, status: int) -> None:
         """Something an environment may wait for has happened: count it, end waits for it, or tell by up-call."""
@@ -294,6 +305,8 @@ class Kernel:
                     if environment is not None and context is not None and context.wait is wait:
                         late = 0 if wait.event is Event.TIME else -int(Error.TIMED_OUT)
                         self._answer_wait(environment, context, late)
+                case Pause():
+                    self._paused = self.stop_requested = True
                 case HardLimit():
                     self.revocation.hard_limit(event)
                 case SampleTick():
@@ -304,30 +317,34 @@ class Kernel:
 
     # The loop.
 
-    def run(self, until: int | None = None) -> Outcome:
+    def run(self, until: int = NEVER) -> Outcome:
         """Run until every environment has ended, the clock reaches `until` (cycles), or `stop_requested` is set.
 
         Environments that wait for what can never happen are ended and reported.
         """
-        self.stop_requested = False
+        self.stop_requested = self._paused = False
+        if until < NEVER:
+            self.clock.at(until, Pause())
         with self.watchdog:
             while not self.stop_requested:
                 self._due()
-                if until is not None and self.clock.now >= until:
-                    return Outcome.TIME
-                number = self._directed if self._directed is not None else self._policy.next()
-                self._directed = None
-                if number is not None:
-                    self._run_slice(self.environments[number], until)
+                if self._unfinished is not None and self._unfinished.state is State.ALIVE:
+                    self._run_slice(self._unfinished, self._slice_end)
+                    continue
+                directed, self._directed = self._directed, None
+                if directed is not None and directed[0] in self.environments and directed[1] > self.clock.now:
+                    self._run_slice(self.environments[directed[0]], directed[1])
+                elif (number := self._policy.next()) is not None:
+                    self._run_slice(self.environments[number], self.clock.now + self.settings.quantum)
                 elif not self.environments and not self.disk.busy:
                     return Outcome.ALL_ENDED
                 elif self._only_samples() or not self.clock.jump():
                     self._deadlock()
-            return Outcome.STOPPED
+            return Outcome.TIME if self._paused else Outcome.STOPPED
 
     def _only_samples(self) -> bool:
         """Whether nothing but the kernel's own tick is still to come, so that waiting for it is no use."""
-        return all(isinstance(event, SampleTick) for event in self.clock.waiting())
+        return all(isinstance(event, SampleTick | Pause) for event in self.clock.waiting())
 
     def _deadlock(self) -> None:
         """Nobody runs and nothing will happen: end whoever waits, saying for what, children before parents."""
@@ -341,64 +358,76 @@ class Kernel:
             self.kill(environment, None, Cause.DEADLOCK, "no context of it can ever run")
             return
 
-    def _run_slice(self, environment: Environment, until: int | None) -> None:
-        """Give an environment the CPU until its slice ends, it blocks, yields or ends."""
-        clock, cpu = self.clock, self.cpus[0]
-        if environment.root != self._loaded_root:
-            self._loaded_root = environment.root
+    def _run_slice(self, environment: Environment, end: int) -> None:
+        """Give an environment the CPU until its slice ends at cycle `end`, it blocks, yields or ends.  A pause only interrupts
+        the slice, which goes on when `run` is called again, so that looking in between changes nothing."""
+        clock, run, words = self.clock, self.cpus[0].run, self.memory.words
+        frames, accounts, shown = self.frames, environment.accounts, self.exposed.clock_word
+        root = environment.root
+        if root != self._loaded_root:
+            self._loaded_root = root
             self.charge(environment, costs.ADDRESS_SPACE_SWITCH)
-        self._slice_end = clock.now + self.settings.quantum
+        self._unfinished = None
+        self._slice_end = end
         preempted = False
-        while environment.state is State.ALIVE and clock.now < self._slice_end and not self.stop_requested:
-            if clock.next <= clock.now or self.frames.freed:
+        while environment.state is State.ALIVE:
+            now = clock.now
+            if clock.next <= now or frames.freed:
                 self._due()
                 continue
-            if environment.pending:
-                self.upcalls.deliver_pending(environment)
+            if now >= self._slice_end:
+                break
+            if self.stop_requested:
+                self._unfinished = environment
+                return
+            if environment.owed:
+                paid = min(environment.owed, min(self._slice_end, clock.next) - now)
+                environment.owed -= paid
+                self.charge(environment, paid)
+                continue
+            if environment.pending and self.upcalls.deliver_pending(environment):
+                continue
             if not environment.ready:
                 break
             context = environment.ready[-1]
-            self.exposed.clock(clock.now)
-            if context.machine is not None:
-                budget = min(self._slice_end, clock.next) - clock.now
-                if until is not None and until > clock.now:
-                    budget = min(budget, until - clock.now)
-                trap = cpu.run(context.machine, environment.root, budget)
-                cycles = trap.cycles
-                clock.now += cycles
-                environment.accounts.instructions += cycles
-                environment.accounts.cycles += cycles
-                if environment.request is not None:
-                    self.revocation.ran(environment, cycles)
-                if environment.state is State.ALIVE:
-                    if trap.kind == TrapKind.BUDGET:
-                        preempted = clock.now >= self._slice_end
-                    else:
-                        self.answer(environment, context, context.machine, trap)
-            else:
+            words[shown] = now
+            machine = context.machine
+            if machine is None:
                 coroutines.step(self, environment, context)
-            if until is not None and clock.now >= until:
-                break
-        if preempted and environment.state is State.ALIVE:
-            self.charge(environment, costs.FULL_STATE_WORDS * costs.SAVE_REGISTER)
+                continue
+            limit = clock.next
+            trap = run(machine, root, (limit if limit < self._slice_end else self._slice_end) - now)
+            cycles = trap.cycles
+            clock.now = now + cycles
+            accounts.instructions += cycles
+            if environment.request is not None:
+                self.revocation.ran(environment, cycles)
+            kind = trap.kind
+            if kind is DOWNCALL and machine.words[RAX] >> 16 == DOWNCALL_RANGE:
+                self.native_call(self, environment, context, machine)
+            elif kind is BUDGET:
+                preempted = clock.now >= self._slice_end
+            else:
+                self.answer(environment, context, machine, trap)
         if environment.state is State.ALIVE:
+            if preempted:
+                self.charge(environment, costs.FULL_STATE_WORDS * costs.SAVE_REGISTER)
             self.consider(environment)
 
     def give_up_slice(self, to: int | None) -> None:
-        """The running environment yields; to a named one, the rest of the slice."""
-        self._directed = to
+        """The running environment yields; to a named one, the rest of the slice and no more."""
+        self._directed = None if to is None else (to, self._slice_end)
         self._slice_end = 0
 
     def answer(self, environment: Environment, context: Context, machine: MachineContext, trap: Trap) -> None:
-        """Answer a trap of machine code."""
+        """Answer a trap of machine code that is not one of the kernel's calls."""
         kind = trap.kind
-        if kind == TrapKind.DOWNCALL:
-            number = machine.words[Register.RAX]
-            if number >> 16 != DOWNCALL_BASE >> 16:
-                self._trap(environment, context, Cause.FOREIGN_CALL, TrapReason.FOREIGN_CALL, number, 0)
-            else:
-                self.native_call(self, environment, context, machine)
-        elif kind == TrapKind.PAGE_FAULT:
+        if environment.state is not State.ALIVE:
+            return
+        if kind is DOWNCALL:
+            number = machine.words[RAX]
+            self._trap(environment, context, Cause.FOREIGN_CALL, TrapReason.FOREIGN_CALL, number, 0)
+        elif kind is PAGE_FAULT:
             self.page_fault(environment, context, trap.address, trap.code)
         elif kind == TrapKind.PRIVILEGED:
             if not dispatch.read_time_stamp(self, environment, machine):

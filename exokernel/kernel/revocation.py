@@ -15,7 +15,7 @@ repossession vector).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -127,26 +127,33 @@ class Revocation:
     def _frames_in_io(self) -> int:
         return sum(1 for frame in self._kernel.disk.frames_in_flight() if frame.lost)
 
-    def ask(self, victim: Environment, count: int, frame: int | None) -> None:
-        """Ask `victim` for `count` frames or for this very `frame`; a request under way is only enlarged."""
+    def ask(self, victim: Environment, count: int, frame: int | None, force: bool = True) -> None:
+        """Ask `victim` for `count` frames or for this very `frame`; a request under way is only enlarged.  Without `force`
+        it may refuse: whom to take from is the global policy's to say, or that of who controls the victim."""
         if victim.number == self._kernel.first_environment or victim.state is not State.ALIVE:
             return
-        if victim.request is not None:
-            if frame is None and victim.request.frame is None:
-                victim.request.count += count
-                self._show_request(victim)
+        request = victim.request
+        if request is not None and request.frame is None and frame is None:
+            request.count += count
+            self._tell(victim, request)
+            return
+        if request is not None and frame is not None and (request.force or not force):
             return
         self._serial += 1
         kernel = self._kernel
-        victim.request = ReleaseRequest(
-            count, frame, self._deadline, kernel.clock.now + self._hard_limit, kernel.clock.now, self._serial
+        request = victim.request = ReleaseRequest(
+            count, frame, self._deadline, kernel.clock.now + self._hard_limit, kernel.clock.now, self._serial, force
         )
         if not victim.handles(Upcall.PLEASE_RELEASE_PAGE):
             self._take_what_is_left(victim)
             return
+        kernel.clock.at(request.hard_limit, HardLimit(victim.number, self._serial))
+        self._tell(victim, request)
+
+    def _tell(self, victim: Environment, request: ReleaseRequest) -> None:
         self._show_request(victim)
-        kernel.clock.at(victim.request.hard_limit, HardLimit(victim.number, self._serial))
-        kernel.upcalls.request(victim, Upcall.PLEASE_RELEASE_PAGE, (count, ANY if frame is None else frame, self._deadline))
+        frame = ANY if request.frame is None else request.frame
+        self._kernel.upcalls.request(victim, Upcall.PLEASE_RELEASE_PAGE, (request.count, frame, request.remaining))
 
     def _show_request(self, victim: Environment) -> None:
         request = victim.request
@@ -195,15 +202,18 @@ class Revocation:
         assert request is not None
         frames = self._kernel.frames.used
         if request.frame is not None:
-            chosen: Iterable[Frame] = [frames[request.frame]] if request.frame in victim.held else []
+            if request.force and request.frame in victim.held and not frames[request.frame].reserved:
+                self._take(victim, frames[request.frame])
         else:
-            alone = (frames[number] for number in victim.held if len(frames[number].holders) == 1)
-            chosen = sorted(alone, key=lambda f: (victim not in f.backing, f.recency, f.number))
-        for frame in list(chosen):
-            if victim.request is None:
-                break
-            if self._may_be_taken(frame) or (request.frame is not None and not frame.reserved):
-                self._take(victim, frame)
+            held = (frames[number] for number in victim.held)
+            # A frame with other holders is free only when all of them have lost it, so those come last.
+            chosen = sorted(held, key=lambda f: (len(f.holders) > 1, victim not in f.backing, f.recency, f.number))
+            for frame in chosen:
+                if victim.request is None:
+                    break
+                if self._may_be_taken(frame):
+                    for holder in sorted(frame.holders, key=lambda h: (h is victim, h.number)):
+                        self._take(holder, frame)
         if victim.request is not None:
             self._end(victim)
         self._announce_taken()
@@ -224,13 +234,13 @@ class Revocation:
         victim.accounts.taken += 1
         freed = kernel.frames.let_go(victim, frame)
         self.gave_back(victim, frame, freed)
-        kernel.charge(victim, 4 * SAVE_REGISTER)
 
     def _announce_taken(self) -> None:
         for environment in list(self._kernel.environments.values()):
             untold = environment.taken_total - environment.taken_told
             if untold and environment.state is State.ALIVE:
                 environment.taken_told = environment.taken_total
+                self._kernel.charge(environment, untold * 4 * SAVE_REGISTER)
                 self._kernel.upcalls.request(environment, Upcall.PAGES_TAKEN, (untold,))
 
     # Giving out.

@@ -25,6 +25,7 @@ from exokernel.machine.disk import Disk
 if TYPE_CHECKING:
     from exokernel.kernel.kernel import Kernel
 
+READ, WRITE, CONTROL = int(Rights.READ), int(Rights.WRITE), int(Rights.CONTROL)
 READ_ONLY_RIGHTS = int(Rights.READ | Rights.CONTROL)
 
 
@@ -36,7 +37,8 @@ class Extent:
     count: int
     holders: list[Environment] = field(default_factory=list)
     loans: dict[tuple[Environment, Environment], int] = field(default_factory=dict)
-    access: AccessList = field(default_factory=lambda: [None] * ACCESS_ENTRIES)
+    access: dict[Environment, AccessList] = field(default_factory=dict)
+    """By holder, as a frame's."""
     allowed: int = EVERY_RIGHT
 
 
@@ -52,6 +54,8 @@ class Request:
     frame: Frame | None
     offset: int = 0
     kernel: bool = False
+    data: bytes = b""
+    """What a write-back stores: the frame as it was when its holder lost it, whatever another holder does to it since."""
 
 
 @dataclass(frozen=True)
@@ -105,22 +109,31 @@ class SectorTable:
 
     def rights(self, environment: Environment, extent: Extent) -> int:
         """What an environment may do with an extent."""
-        allowed = EVERY_RIGHT if environment in extent.holders else rights(environment.ring, extent.access)
+        allowed = EVERY_RIGHT if environment in extent.holders else 0
+        for entries in extent.access.values():
+            allowed |= rights(environment.ring, entries)
         for (_, borrower), granted in extent.loans.items():
             if borrower is environment:
                 allowed |= granted
-        if any(rights(environment.ring, holder.access) & Rights.CONTROL for holder in extent.holders):
+        if allowed != EVERY_RIGHT and any(rights(environment.ring, holder.access) & CONTROL for holder in extent.holders):
             allowed = EVERY_RIGHT
         return allowed & extent.allowed
+
+    def access_list(self, environment: Environment, extent: Extent) -> AccessList:
+        """The access list that `environment` may write: its own, or the first holder's."""
+        holder = environment if environment in extent.holders else extent.holders[0]
+        return extent.access.setdefault(holder, [None] * ACCESS_ENTRIES)
 
     def let_go(self, environment: Environment, extent: Extent) -> None:
         """End a hold and the loans that came of it; the last one frees the sectors."""
         if environment not in extent.holders:
             raise Refusal(Error.DENIED)
         extent.holders.remove(environment)
+        extent.access.pop(environment, None)
         for pair in [pair for pair in extent.loans if pair[0] is environment]:
             del extent.loans[pair]
         if not extent.holders:
+            extent.loans.clear()
             self._recycle(extent)
 
     def _recycle(self, extent: Extent) -> None:
@@ -145,11 +158,11 @@ class SectorTable:
         if index < 0:
             return False
         extent = self._extents[self._starts[index]]
-        return sector + count <= extent.start + extent.count and bool(self.rights(environment, extent) & right)
+        return sector + count <= extent.start + extent.count and self.rights(environment, extent) & right != 0
 
     def may_write(self, environment: Environment, sector: int, count: int) -> bool:
         """Whether these sectors lie in one extent that the environment may write."""
-        return self._may(environment, sector, count, Rights.WRITE)
+        return self._may(environment, sector, count, WRITE)
 
     # Requests.
 
@@ -159,9 +172,9 @@ class SectorTable:
         """Queue a transfer after checking every right to it.  Gives its number.  Raises Refusal."""
         if count > SECTORS_PER_PAGE or offset % SECTOR_SIZE or offset + count * SECTOR_SIZE > 1 << PAGE_SHIFT:
             raise Refusal(Error.BAD_ARGUMENT)
-        if not self._may(environment, sector, count, Rights.WRITE if write else Rights.READ):
+        if not self._may(environment, sector, count, WRITE if write else READ):
             raise Refusal(Error.BAD_SECTOR)
-        if not self._kernel.frames.rights(environment, frame) & (Rights.READ if write else Rights.WRITE):
+        if not self._kernel.frames.rights(environment, frame) & (READ if write else WRITE):
             raise Refusal(Error.DENIED)
         self._bound(environment)
         self._kernel.frames.begin_io(frame, not write)
@@ -179,7 +192,9 @@ class SectorTable:
     def write_back(self, environment: Environment, frame: Frame, sector: int) -> None:
         """The kernel saves a frame it is about to take; charged to its holder."""
         self._kernel.frames.begin_io(frame, False)
-        self._enqueue(Request(0, environment, True, sector, SECTORS_PER_PAGE, frame, kernel=True))
+        start = frame.number << PAGE_SHIFT
+        data = bytes(self._kernel.memory.view[start : start + (1 << PAGE_SHIFT)])
+        self._enqueue(Request(0, environment, True, sector, SECTORS_PER_PAGE, frame, kernel=True, data=data))
 
     def _enqueue(self, request: Request) -> int:
         self._serial += 1
@@ -200,16 +215,12 @@ class SectorTable:
     def done(self) -> None:
         """The request at the head has ended: move the data, let go of the frame, tell whoever made it."""
         request = self._queue.popleft()
-        environment, frame = request.environment, request.frame
+        environment, frame, status = request.environment, request.frame, 0
         if frame is not None:
-            start = (frame.number << PAGE_SHIFT) + request.offset
-            view = self._kernel.memory.view[start : start + request.count * SECTOR_SIZE]
-            if request.write:
-                self.medium.write(request.sector, view)
-                environment.accounts.sectors_written += request.count
+            if self._may_move(request, frame):
+                self._move(request, frame)
             else:
-                view[:] = self.medium.read(request.sector, request.count)
-                environment.accounts.sectors_read += request.count
+                status = -int(Error.IO_ERROR)
             self._kernel.frames.end_io(frame, not request.write)
         if self._queue:
             self._serve()
@@ -218,8 +229,26 @@ class SectorTable:
             self._recycle(extent)
         if not request.kernel and environment.state is not State.DEAD:
             environment.writes -= request.write
-            environment.outstanding[request.number] = 0
-            self._kernel.count_event(environment, Event.DISK, request.number, 0)
+            environment.outstanding[request.number] = status
+            self._kernel.count_event(environment, Event.DISK, request.number, status)
+
+    def _may_move(self, request: Request, frame: Frame) -> bool:
+        """Whether the frame is still the requester's to use, or still nobody else's.  The disk is as slow as it likes, and a
+        loan that has ended since must not read or write what the lender keeps there now."""
+        if request.kernel or frame.lost:
+            return True
+        living = request.environment.state is not State.DEAD
+        return living and bool(self._kernel.frames.rights(request.environment, frame) & (READ if request.write else WRITE))
+
+    def _move(self, request: Request, frame: Frame) -> None:
+        start = (frame.number << PAGE_SHIFT) + request.offset
+        view = self._kernel.memory.view[start : start + request.count * SECTOR_SIZE]
+        if request.write:
+            self.medium.write(request.sector, request.data or view)
+            request.environment.accounts.sectors_written += request.count
+        else:
+            view[:] = self.medium.read(request.sector, request.count)
+            request.environment.accounts.sectors_read += request.count
 
     @property
     def busy(self) -> bool:

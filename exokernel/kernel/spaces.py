@@ -30,6 +30,9 @@ TABLE = paging.PRESENT | paging.WRITABLE | paging.USER
 READ_ONLY = paging.PRESENT | paging.USER | paging.NX
 ADDRESS = 0x000F_FFFF_FFFF_F000
 BYTES_MAXIMUM = 1 << 20
+WRITE, EXECUTE = int(Rights.WRITE), int(Rights.EXECUTE)
+DIRTY = int(PageBits.DIRTY)
+ACCESSED_BEFORE = int(PageBits.ACCESSED_BEFORE)
 
 
 class AddressSpaces:
@@ -151,10 +154,10 @@ class AddressSpaces:
     def map(self, environment: Environment, va: int, frame: Frame, rights: int) -> None:
         """Map `frame` at `va` with `rights`, replacing what is there.  Raises Refusal (NO_FRAME, OVER_QUOTA for a page
         table; WRITE_XOR_EXECUTE) having changed nothing."""
-        write, execute = rights & Rights.WRITE, rights & Rights.EXECUTE
+        write, execute = rights & WRITE, rights & EXECUTE
         replaced = frame.mappings.get((environment, va), 0)
-        if (write and (execute or frame.executable - bool(replaced & Rights.EXECUTE))) or (
-            execute and frame.writable - bool(replaced & Rights.WRITE)
+        if (write and (execute or frame.executable - bool(replaced & EXECUTE))) or (
+            execute and frame.writable - bool(replaced & WRITE)
         ):
             raise Refusal(Error.WRITE_XOR_EXECUTE)
         leaf = self._leaf(environment, va)
@@ -182,9 +185,9 @@ class AddressSpaces:
         if entry & paging.DIRTY:
             frame.clean.clear()
         frame.used = frame.used or bool(entry & paging.ACCESSED)
-        if rights & Rights.WRITE:
+        if rights & WRITE:
             frame.writable -= 1
-        if rights & Rights.EXECUTE:
+        if rights & EXECUTE:
             frame.executable -= 1
             self._code_changed()
             if not frame.executable:
@@ -230,7 +233,7 @@ class AddressSpaces:
             if slot is None or not entry & paging.PRESENT:
                 continue
             frame = self.frames.used[(entry & ADDRESS) >> PAGE_SHIFT]
-            if bits & PageBits.DIRTY:
+            if bits & DIRTY:
                 if entry & paging.DIRTY:
                     frame.clean.clear()
                 if environment in frame.holders:
@@ -249,7 +252,7 @@ class AddressSpaces:
         for environment, va in frame.mappings:
             slot = self._slot(environment, va)
             if slot is not None and self._words[slot] & paging.ACCESSED:
-                self._words[slot] = self._words[slot] & ~paging.ACCESSED | PageBits.ACCESSED_BEFORE
+                self._words[slot] = self._words[slot] & ~paging.ACCESSED | ACCESSED_BEFORE
                 used = True
         return used
 

@@ -24,7 +24,8 @@ from exokernel.machine.cpu import USER_CODE, USER_STACK
 if TYPE_CHECKING:
     from exokernel.kernel.kernel import Kernel
 
-ARGUMENT_REGISTERS = (Register.RDI, Register.RSI, Register.RDX)
+RIP, RSP, RFLAGS = int(Register.RIP), int(Register.RSP), int(Register.RFLAGS)
+ARGUMENT_REGISTERS = (int(Register.RDI), int(Register.RSI), int(Register.RDX))
 CLEAN_FLAGS = 0x202
 FRAME_WORDS = 5
 SYSCALL_LENGTH = 2
@@ -38,19 +39,18 @@ class UpcallDelivery:
         self._kernel = kernel
 
     def request(self, environment: Environment, upcall: Upcall, arguments: tuple[int, ...]) -> None:
-        """Queue a request for an environment; one of the same kind that still waits is replaced or, for counts of pages
-        taken, added to.  Wakes a blocked environment."""
+        """Queue a request for an environment; one of the same kind (an event of the same thing) that still waits is replaced
+        or, for counts of pages taken, added to.  Wakes a blocked environment."""
         if environment.state is not State.ALIVE or not environment.handles(upcall):
             return
-        if upcall is not Upcall.EVENT:
-            for waiting in environment.pending:
-                if waiting.upcall is upcall:
-                    if upcall is Upcall.PAGES_TAKEN:
-                        arguments = (arguments[0] + waiting.arguments[0],)
-                    waiting.arguments = arguments
-                    return
+        for waiting in environment.pending:
+            if waiting.upcall is upcall and (upcall is not Upcall.EVENT or waiting.arguments[:2] == arguments[:2]):
+                if upcall is Upcall.PAGES_TAKEN:
+                    arguments = (arguments[0] + waiting.arguments[0],)
+                waiting.arguments = arguments
+                return
         environment.pending.append(PendingUpcall(upcall, arguments))
-        self._kernel.consider(environment, urgent=True)
+        self._kernel.consider(environment, urgent=upcall is not Upcall.EVENT)
 
     def withdraw(self, environment: Environment, upcall: Upcall) -> None:
         """What was asked for has been done."""
@@ -68,22 +68,23 @@ class UpcallDelivery:
                 return waiting
         return None
 
-    def deliver_pending(self, environment: Environment) -> None:
-        """Deliver at most one waiting request; called before the environment runs."""
+    def deliver_pending(self, environment: Environment) -> bool:
+        """Deliver at most one waiting request; called before the environment runs.  Gives whether there was one."""
         waiting = self.deliverable(environment)
         if waiting is None:
-            return
+            return False
         environment.pending.remove(waiting)
         if environment.library is not None:
             self.start_handler(environment, None, waiting.upcall, waiting.arguments)
-            return
+            return True
         context = environment.contexts.get(0)
         if context is None or context.machine is None:
-            return
+            return True
         if context.state is ContextState.BLOCKED:
             self._kernel.end_wait(environment, context)
-            context.machine.words[Register.RIP] -= SYSCALL_LENGTH
+            context.machine.words[RIP] -= SYSCALL_LENGTH
         self.push(environment, context, waiting.upcall, waiting.arguments)
+        return True
 
     def raise_in(self, environment: Environment, context: Context, upcall: Upcall, arguments: tuple[int, ...]) -> bool:
         """Deliver a fault or a trap of `context` at once.  Gives False if the library has no entry for it."""
@@ -107,7 +108,11 @@ class UpcallDelivery:
         if handler is None:
             self._kernel.kill(environment, context, Cause.TOO_MANY_CONTEXTS)
             return
-        handler.coroutine = method(number, *arguments)
+        try:
+            handler.coroutine = method(number, *arguments)
+        except Exception as error:
+            self._kernel.kill(environment, context, Cause.RAISED, f"{type(error).__name__}: {error} (in {upcall.name.lower()})")
+            return
         environment.accounts.upcalls += 1
         if context is not None:
             environment.stop(context, ContextState.STOPPED)
@@ -118,14 +123,14 @@ class UpcallDelivery:
         kernel, machine = self._kernel, context.machine
         assert machine is not None
         words = machine.words
-        old = words[Register.RSP]
+        old = words[RSP]
         top = environment.stack_base + environment.stack_size
         if environment.stack_base < old <= top:
             top = old - RED_ZONE
         top &= ~15
         count = len(arguments)
         frame = [words[register] for register in ARGUMENT_REGISTERS[:count]][::-1]
-        frame += [words[Register.RIP], USER_CODE, words[Register.RFLAGS], old, USER_STACK]
+        frame += [words[RIP], USER_CODE, words[RFLAGS], old, USER_STACK]
         bottom = top - 8 * len(frame)
         try:
             if bottom < environment.stack_base:
@@ -137,9 +142,9 @@ class UpcallDelivery:
                 detail += f" for {arguments[0]:#x}"
             kernel.kill(environment, context, Cause.UPCALL_STACK, detail, where)
             return
-        words[Register.RSP] = bottom
-        words[Register.RIP] = environment.entries[upcall]
-        words[Register.RFLAGS] = CLEAN_FLAGS
+        words[RSP] = bottom
+        words[RIP] = environment.entries[upcall]
+        words[RFLAGS] = CLEAN_FLAGS
         for register, value in zip(ARGUMENT_REGISTERS, arguments, strict=False):
             words[register] = value & 0xFFFF_FFFF_FFFF_FFFF
         own = kernel.exposed
@@ -155,8 +160,8 @@ class UpcallDelivery:
             return False
         context.machine = MachineContext()
         words = context.machine.words
-        words[Register.RIP] = environment.entries[Upcall.RESUME_CPU]
-        words[Register.RSP] = environment.stack_base + environment.stack_size & ~15
+        words[RIP] = environment.entries[Upcall.RESUME_CPU]
+        words[RSP] = environment.stack_base + environment.stack_size & ~15
         words[Register.RDI], words[Register.RSI] = reason, value & 0xFFFF_FFFF_FFFF_FFFF
         environment.accounts.upcalls += 1
         return True

@@ -23,7 +23,7 @@ static uint32_t survey(const uint8_t *bytes, uint32_t size, uint32_t *count) {
     Instruction found = {0, PLAIN, 0, 0, 0};
     for (*count = 0; at < size; at += found.length, ++*count) {
         found = decode(bytes + at, size - at);
-        if (!found.length || trapped_before(found))
+        if (!found.length || trapped_before(found) || found.kind == FLAGS_LOST)
             return BLOCK_STEPPED;
     }
     if (found.kind == SOFTWARE_INTERRUPT)
@@ -63,6 +63,13 @@ static uint64_t count_before(Engine *e, const Block *b, uint64_t rip) {
     return before;
 }
 
+/* Unicorn derives the flags from the last result when somebody asks. An instruction that asks and then faults leaves the
+ * flags of another result behind; where they have been written as flags before, they stay what they are. */
+static void settle_flags(Engine *e) {
+    uint64_t flags = read_flags(e);
+    e->uc.reg_write(e->handle, X86_EFLAGS, &flags);
+}
+
 /* The hook before an instruction while stepping. */
 static void before_step(Engine *e, uint64_t pc) {
     unsigned length;
@@ -86,6 +93,8 @@ static void before_step(Engine *e, uint64_t pc) {
     }
     if (e->instruction.kind == REPEATED)
         e->step_rcx = read_register(e, X86_RCX);
+    else if (e->instruction.kind == FLAGS_LOST)
+        settle_flags(e);
     e->stepped = 1;
     e->remaining--;
 }

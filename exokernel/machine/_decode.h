@@ -21,6 +21,7 @@ enum kind {
     SOFTWARE_INTERRUPT,
     PUSHES_FLAGS,
     LOADS_FLAGS,
+    FLAGS_LOST,  /* setcc, rcl and rcr on memory: Unicorn loses the flags if the store faults */
     REPEATED     /* a string instruction with a rep prefix */
 };
 
@@ -107,6 +108,8 @@ static uint8_t one_byte_kind(uint8_t opcode, uint8_t modrm, int rep, int wide) {
         return REFUSED;
     case 0xff:
         return (modrm & 0x38) == 0x18 || (modrm & 0x38) == 0x28 ? REFUSED : PLAIN;
+    case 0xc0: case 0xc1: case 0xd0: case 0xd1: case 0xd2: case 0xd3:
+        return modrm < 0xc0 && (modrm & 0x30) == 0x10 ? FLAGS_LOST : PLAIN;
     case 0xcc: case 0xcd:
         return SOFTWARE_INTERRUPT;
     case 0xf1:
@@ -123,6 +126,8 @@ static uint8_t vex_kind(unsigned map, uint8_t opcode) {
 
 static uint8_t two_byte_kind(uint8_t opcode, uint8_t modrm) {
     unsigned operation = modrm >> 3 & 7;
+    if ((opcode & 0xf0) == 0x90)
+        return modrm < 0xc0 ? FLAGS_LOST : PLAIN;
     switch (opcode) {
     case 0x00:                                                        /* sldt, str, lldt, ltr */
         return operation < 4 ? PRIVILEGED : PLAIN;

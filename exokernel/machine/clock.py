@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-NEVER = 1 << 63
+NEVER = 1 << 62
+"""Later than anything: so far off that no sum of charges leads from here beyond 64 bits."""
 
 
 @dataclass
@@ -17,6 +18,8 @@ class Clock:
     """`now` in cycles, and a heap of (cycle, sequence number, event)."""
 
     now: int = 0
+    next: int = NEVER
+    """The cycle of the earliest event, NEVER if there is none."""
     _sequence: int = 0
     _events: list[tuple[int, int, Any]] = field(default_factory=list)
 
@@ -24,11 +27,7 @@ class Clock:
         """Set `event` for `cycle`; one in the past is due at once."""
         self._sequence += 1
         heapq.heappush(self._events, (cycle, self._sequence, event))
-
-    @property
-    def next(self) -> int:
-        """The cycle of the earliest event, NEVER if there is none."""
-        return self._events[0][0] if self._events else NEVER
+        self.next = self._events[0][0]
 
     def waiting(self) -> Iterator[Any]:
         """The events that have not come yet, in no order."""
@@ -36,13 +35,15 @@ class Clock:
 
     def due(self) -> Any | None:
         """Take the earliest event whose cycle has come, or give None."""
-        if self._events and self._events[0][0] <= self.now:
-            return heapq.heappop(self._events)[2]
-        return None
+        if self.next > self.now:
+            return None
+        event = heapq.heappop(self._events)[2]
+        self.next = self._events[0][0] if self._events else NEVER
+        return event
 
     def jump(self) -> bool:
         """Nobody can run: move to the earliest event.  False if there is none."""
         if not self._events:
             return False
-        self.now = max(self.now, self._events[0][0])
+        self.now = max(self.now, self.next)
         return True

@@ -1,8 +1,8 @@
 """What a CPU takes and gives: the registers of one ring-3 context, and the trap that ended a run.
 
-A context is plain data. `words[Register.RAX]` and so on are ordinary 64-bit numbers that may be read and written between
-runs. The vector registers may still lie in the CPU that ran the context last; reading the property `vector` fetches
-them, so ask for it anew after each run instead of keeping the view.
+A context is plain data. `words[Register.RAX]` and so on are ordinary 64-bit numbers that may be read and written
+between runs. The vector registers may still lie in the CPU that ran the context last; reading the property `vector`
+fetches them, so ask for it anew after each run instead of keeping the view.
 """
 
 import enum

@@ -2,18 +2,19 @@
 
 Rules every CPU keeps:
  * `run(context, root, budget)` executes at most `budget` ring-3 instructions of `context` under the page tables whose
-   top one lies at physical address `root`, stores the registers back and says why it stopped. The returned `Trap` is one
-   object per CPU, valid until the next run.
- * One instruction is one cycle. A `rep` string instruction of N iterations takes N + 1 cycles, the last being the test
-   that finds the count at zero; it takes no such cycle when `repe`/`repne` ends by the zero flag. The instruction that
-   faults is not counted; `syscall` and `int n` are.
- * The result depends on the context, the memory and the budget only, and one run of budget a + b ends exactly like a run
-   of a followed by one of b.
+   top one lies at physical address `root`, stores the registers back and says why it stopped. The returned `Trap` is
+   one object per CPU, valid until the next run.
+ * One instruction is one cycle. A `rep` string instruction of N iterations takes N + 1 cycles, the last being the
+   test that finds the count at zero; it takes no such cycle when `repe`/`repne` ends by the zero flag. An
+   instruction that faults is not counted; `syscall` and `int n` are.
+ * The result depends on the context, the memory and the budget only, and one run of budget a + b ends exactly like a
+   run of a followed by one of b.
  * Every root has `prepare_supervisor`'s entry at index `SUPERVISOR_INDEX`; the last page below 2^47 and page 0 may be
    mapped or not, but no entry leads beyond physical memory.
  * Nothing that depends on the host can be read: `rdtsc`, `cpuid`, `rdrand` and their like are PRIVILEGED traps, and so
    are `sgdt`, `sidt`, `sldt`, `str`, `smsw`, port input and output, and every load of a segment register (the segments
-   are flat and fixed). `iret` with a 16- or 32-bit frame is refused with exception 13.
+   are flat and fixed). Far jumps, calls and returns, and `iret` with a 16- or 32-bit frame, are refused with exception
+   13. There is no AVX: what Unicorn would run as the SSE instruction of the same opcode is exception 6.
 """
 
 import ctypes
@@ -42,6 +43,9 @@ USER_STACK: Final = 0x1B
 
 _STUB_OFFSET: Final = 0x900
 _GDT_OFFSET: Final = 0xA00
+RING_3_ENTRY: Final = SUPERVISOR_VA + _STUB_OFFSET
+"""Where `sysretq` lies: it enters ring 3 at rcx with the flags in r11."""
+
 _SYSRETQ: Final = b"\x48\x0f\x07"
 _USER_DATA_DESCRIPTOR: Final = 0x00CF_F300_0000_FFFF
 _USER_CODE_DESCRIPTOR: Final = 0x00AF_FB00_0000_FFFF
@@ -132,7 +136,7 @@ def enter_ring_3(uc: unicorn.Uc) -> None:
     """Leave ring 0 for good, to an address where nothing is mapped. A hook must stop the engine at the page fault."""
     uc.reg_write(x86.UC_X86_REG_RCX, _UNMAPPED_VA)
     uc.reg_write(x86.UC_X86_REG_R11, 0x202)
-    uc.emu_start(SUPERVISOR_VA + _STUB_OFFSET, 0)
+    uc.emu_start(RING_3_ENTRY, 0)
     if uc.reg_read(x86.UC_X86_REG_CS) != USER_CODE or uc.reg_read(x86.UC_X86_REG_RIP) != _UNMAPPED_VA:
         raise MachineError("the emulated processor did not enter ring 3; the machine cannot work with this Unicorn")
 
@@ -208,6 +212,7 @@ class FastCpu(Engine):
 
     def __init__(self, memory: PhysicalMemory, supervisor: int, record: tuple[int, int] | None = None) -> None:
         layout = find_layout()
+        self._memory = memory  # the engine has only its address
         uc = open_engine(memory, supervisor)
         handle = uc._uch.value
         if handle is None:

@@ -1,8 +1,8 @@
 """x86-64 page tables as pure functions over physical memory.
 
 Every function takes `words`, the physical memory as a memoryview of 64-bit words (index = physical address >> 3), and
-`root`, the physical address of the top table. Four levels of 512 entries translate 9 bits of a virtual address each, from
-bit 39 down to bit 12; only 4 KiB pages exist here. An entry holds a frame's address and the bits named below. The
+`root`, the physical address of the top table. Four levels of 512 entries translate 9 bits of a virtual address each,
+from bit 39 down to bit 12; only 4 KiB pages exist here. An entry holds a frame's address and the bits named below. The
 functions see the tables, not a CPU's TLB: after changing an entry, or clearing its accessed or dirty bit, the TLBs have
 to be flushed.
 """
@@ -85,8 +85,8 @@ def translate(
 ) -> int | Fault:
     """Physical address of byte `va` for one access, or the fault that access would cause.
 
-    Like the processor, this sets the accessed bit of every table it passes, also on the way to a fault; that of the page,
-    and its dirty bit for a write, only when the access succeeds. `va` must be canonical.
+    Like the processor, this sets the accessed bit of every table it passes, also on the way to a fault; that of the
+    page, and its dirty bit for a write, only when the access succeeds. `va` must be canonical.
     """
     code = (FAULT_WRITE if write else 0) | (FAULT_USER if user else 0) | (FAULT_FETCH if execute else 0)
     i4 = (root >> 3) + (va >> 39 & 511)
@@ -112,11 +112,7 @@ def translate(
     if not e1 & 1:
         return Fault(code)
     rights = e4 & e3 & e2 & e1
-    if (
-        (user and not rights & USER)
-        or (write and not rights & WRITABLE)
-        or (execute and (e4 | e3 | e2 | e1) & NX)
-    ):
+    if (user and not rights & USER) or (write and not rights & WRITABLE) or (execute and (e4 | e3 | e2 | e1) & NX):
         return Fault(code | FAULT_PRESENT)
     used = e1 | (ACCESSED | DIRTY if write else ACCESSED)
     if used != e1:

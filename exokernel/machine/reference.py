@@ -1,9 +1,10 @@
 """The slow CPU that tests believe: one instruction at a time, and nothing remembered between runs.
 
 It keeps the rules of `exokernel.machine.cpu` by the most direct means. Each run starts from the saved state just after
-ring 3 was entered, with the TLB and all translated code dropped. Python looks at the next instruction, starts the engine
-with the trap flag set, so that it stops after that one instruction, and counts it. There are no blocks to count, and a
-fault takes nothing back. The guest's own trap flag is kept in `_traced`; the set one is taken out of what `pushf` stored.
+ring 3 was entered, with the TLB and all translated code dropped. Python looks at the next instruction, starts the
+engine with the trap flag set, so that it stops after that one instruction, and counts it. There are no blocks to count,
+and no flags are left to be computed later. The guest's own trap flag is in `_traced`; ours is taken out of what `pushf`
+stored.
 """
 
 import ctypes
@@ -32,9 +33,7 @@ _PREFIXES: Final = frozenset(b"\x26\x2e\x36\x3e\x64\x65\x66\x67\xf0\xf2\xf3")
 _STRINGS: Final = frozenset(b"\xa4\xa5\xa6\xa7\xaa\xab\xac\xad\xae\xaf")
 _COMPARING: Final = frozenset(b"\xa6\xa7\xae\xaf")
 _PRIVILEGED: Final = frozenset(b"\x6c\x6d\x6e\x6f\xe4\xe5\xe6\xe7\xec\xed\xee\xef\xf4\xfa\xfb\x8e")
-_PRIVILEGED_0F: Final = frozenset(
-    b"\x06\x07\x08\x09\x20\x21\x22\x23\x30\x31\x32\x33\x34\x35\xa1\xa2\xa9\xb2\xb4\xb5"
-)
+_PRIVILEGED_0F: Final = frozenset(b"\x06\x07\x08\x09\x20\x21\x22\x23\x30\x31\x32\x33\x34\x35\xa1\xa2\xa9\xb2\xb4\xb5")
 _UNPRIVILEGED_0F01: Final = frozenset(b"\xd0\xd5\xd6\xee\xef")
 _BMI: Final = frozenset([(3, 0xF0), *((2, opcode) for opcode in range(0xF2, 0xF8))])
 _WORDS: Final = (
@@ -318,7 +317,8 @@ class ReferenceCpu:
         status = uc.reg_read(x86.UC_X86_REG_FPSW)
         tags = uc.reg_read(x86.UC_X86_REG_FPTAG)
         tag = sum(1 << i for i in range(8) if tags >> 2 * i & 3 != 3)
-        header = struct.pack("<HHB19xI4x", uc.reg_read(x86.UC_X86_REG_FPCW), status, tag, uc.reg_read(x86.UC_X86_REG_MXCSR))
+        control, mxcsr = uc.reg_read(x86.UC_X86_REG_FPCW), uc.reg_read(x86.UC_X86_REG_MXCSR)
+        header = struct.pack("<HHB19xI4x", control, status, tag, mxcsr)
         floating = b"".join(
             struct.pack("<QH6x", *uc.reg_read(x86.UC_X86_REG_FP0 + (i + (status >> 11)) % 8)) for i in range(8)
         )

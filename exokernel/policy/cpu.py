@@ -21,7 +21,8 @@ class CpuPolicy(Protocol):
 
 
 class RoundRobin:
-    """Everybody in turn."""
+    """Everybody in turn.  An urgent one comes first, but only once until somebody has had an ordinary turn, so that
+    environments that keep each other urgent do not shut out the rest."""
 
     name = "round-robin"
     summary = "every runnable environment in turn"
@@ -29,8 +30,14 @@ class RoundRobin:
     def __init__(self) -> None:
         self._queue: deque[int] = deque()
         self._queued: set[int] = set()
+        self._hurried: set[int] = set()
+        self._hurrying: set[int] = set()
 
     def runnable(self, environment: int, urgent: bool = False) -> None:
+        if urgent and environment in self._hurried | self._hurrying:
+            urgent = False
+        if urgent:
+            self._hurrying.add(environment)
         if environment in self._queued:
             if not urgent:
                 return
@@ -44,6 +51,7 @@ class RoundRobin:
     def not_runnable(self, environment: int) -> None:
         if environment in self._queued:
             self._queued.discard(environment)
+            self._hurrying.discard(environment)
             self._queue.remove(environment)
 
     def next(self) -> int | None:
@@ -51,4 +59,9 @@ class RoundRobin:
             return None
         environment = self._queue.popleft()
         self._queue.append(environment)
+        if environment in self._hurrying:
+            self._hurrying.discard(environment)
+            self._hurried.add(environment)
+        else:
+            self._hurried.clear()
         return environment

@@ -1,8 +1,8 @@
 /* Critical sections, and the up-calls that need one.
  *
- * While `critical` in the own page is not zero the kernel sends no request; what it wants stands in `frames_wanted`, which it
- * counts down as frames come back.  leave() looks there; what is asked in the instant before the section is open comes as
- * an up-call then.
+ * While `critical` in the own page is not zero the kernel sends no request; what it wants stands in `frames_wanted`,
+ * which it counts down as frames come back.  leave() looks there; what is asked in the instant before the section is
+ * open comes as an up-call then.
  */
 #include "library.h"
 
@@ -27,7 +27,8 @@ void leave(void) {
 static _Noreturn void segmentation_fault(uint64_t va, uint64_t access, const struct interrupted *at) {
     say("segmentation fault at ");
     say_hex(va);
-    say(access & EXO_ACCESS_FETCH ? " (execute), rip " : access & EXO_ACCESS_WRITE ? " (write), rip " : " (read), rip ");
+    say(access & EXO_ACCESS_FETCH ? " (execute)" : access & EXO_ACCESS_WRITE ? " (write)" : " (read)");
+    say(", rip ");
     say_hex(at->rip);
     say("\n");
     end(END_SEGMENT);
@@ -50,9 +51,14 @@ void handle_page_fault(uint64_t va, uint64_t access, uint64_t unused, struct int
     enter();
     struct start_region *region = region_at(va);
     int write = (access & EXO_ACCESS_WRITE) != 0;
-    if (!region || region->kind < REGION_DATA || access & EXO_ACCESS_FETCH || (write && !(region->rights & EXO_RIGHTS_WRITE)))
+    uint64_t forbidden = EXO_ACCESS_FETCH;
+    if (region && !(region->rights & EXO_RIGHTS_WRITE))
+        forbidden |= EXO_ACCESS_WRITE;
+    if (!region || region->kind < REGION_DATA || access & forbidden)
         segmentation_fault(va, access, at);
     uint32_t page = (uint32_t)(region->first_page + (va - region->va) / EXO_PAGE_SIZE);
+    if (!(access & EXO_ACCESS_PRESENT))
+        settle_missing(page);
     if (PLACE(page_state[page]) != PLACE_RESIDENT)
         bring_in(page, write);
     else if (write && page_state[page] & PAGE_COW)
@@ -75,7 +81,12 @@ void handle_pages_taken(uint64_t count) {
 }
 
 void handle_trap(uint64_t reason, uint64_t code, uint64_t detail, const struct interrupted *at) {
-    static const char *const names[] = {"exception ", "privileged instruction, vector ", "software interrupt ", "foreign system call "};
+    static const char *const names[] = {
+        "exception ",
+        "privileged instruction, vector ",
+        "software interrupt ",
+        "foreign system call ",
+    };
     (void)detail;
     say("trap: ");
     say(reason < sizeof names / sizeof names[0] ? names[reason] : "unknown ");

@@ -1,7 +1,7 @@
 /* How pages go: chosen by the pager, written only if they must be, and given back when the kernel asks.
  *
- * A write is begun while the page is still mapped and held, and only then is the page taken out of the tables; so a frame
- * that is taken by force at any point has either its write under way or its backing named.
+ * A write is begun while the page is still mapped and held, and only then is the page taken out of the tables; so a
+ * frame that is taken by force at any point has either its write under way or its backing named.
  */
 #include "library.h"
 
@@ -58,7 +58,7 @@ int depart(uint32_t page, struct departure *departure) {
     uint8_t state = page_state[page], kept = state & PAGE_RECOMPUTABLE;
     departure->frame = (uint32_t)ENTRY_FRAME(entry);
     departure->request = NO_REQUEST;
-    if (!(entry & ENTRY_PRESENT)) {
+    if (!(entry & ENTRY_PRESENT) || pin(departure->frame) < 0) {
         settle_missing(page);
         return 0;
     }

@@ -1,9 +1,9 @@
 /* Where the library is entered: at the start, by up-calls, by the application's calls that need the library's stack.
  *
- * An up-call finds its arguments in registers and, from rsp upwards, the words those registers held (the last argument's
- * lowest) and a frame for iretq.  Only registers that C may change are saved; the handler gets the frame as its fourth
- * argument.  The bit in `active` is cleared as late as possible: from then on the next up-call of the kind may come, and
- * finds this one's last few words above it on the stack.
+ * An up-call finds its arguments in registers and, from rsp upwards, the words those registers held (the last
+ * argument's lowest) and a frame for iretq.  Only registers that C may change are saved; the handler gets the frame
+ * as its fourth argument.  The bit in `active` is cleared as late as possible: from then on the next up-call of the
+ * kind may come, and finds this one's last few words above it on the stack.
  *
  * Three instructions touch memory that may just have been taken; the page-fault handler recognises them and goes on at
  * their second ending.
@@ -56,10 +56,12 @@
     .size \name, . - \name
     .endm
 
-    UPCALL entry_page_fault, handle_page_fault, EXO_UPCALL_PAGE_FAULT, EXO_UPCALL_PAGE_FAULT_ARGUMENTS
-    UPCALL entry_please_release_page, handle_please_release_page, EXO_UPCALL_PLEASE_RELEASE_PAGE, EXO_UPCALL_PLEASE_RELEASE_PAGE_ARGUMENTS
-    UPCALL entry_pages_taken, handle_pages_taken, EXO_UPCALL_PAGES_TAKEN, EXO_UPCALL_PAGES_TAKEN_ARGUMENTS
-    UPCALL entry_trap, handle_trap, EXO_UPCALL_TRAP, EXO_UPCALL_TRAP_ARGUMENTS
+#define ENTRY(name, NUMBER) UPCALL entry_##name, handle_##name, NUMBER, NUMBER##_ARGUMENTS
+
+    ENTRY(page_fault, EXO_UPCALL_PAGE_FAULT)
+    ENTRY(please_release_page, EXO_UPCALL_PLEASE_RELEASE_PAGE)
+    ENTRY(pages_taken, EXO_UPCALL_PAGES_TAKEN)
+    ENTRY(trap, EXO_UPCALL_TRAP)
 
 /* The loader starts the program here, on the library's stack, with the start block's address in rdi.  The application
  * gets a stack pointer that is a multiple of 16 and its arguments in rdi. */
@@ -89,8 +91,8 @@ libos_start:
     ret
     .size on_library_stack, . - on_library_stack
 
-/* The child begins at fork_entry with the parent's stack pointer as its argument, and takes from the copy of the parent's
- * stack what os_fork has left there. */
+/* The child begins at fork_entry with the parent's stack pointer as its argument, and takes from the copy of the
+ * parent's stack what os_fork has left there. */
     .globl os_fork
     .type os_fork, @function
 os_fork:

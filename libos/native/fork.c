@@ -1,13 +1,14 @@
 /* os_fork: a second environment with a copy of this one, made by down-calls alone.
  *
  * What the library needs in order to run is copied at once into frames the child holds.  Resident pages of the program
- * become co-held and read-only on both sides, and whoever writes first gets a copy (PAGE_COW).  Pages in the swap extent
- * are copied to the child's own.  Shared text is mapped by the capability in START_SHARED_SLOT, which the child is given.
+ * become co-held and read-only on both sides, and whoever writes first gets a copy (PAGE_COW).  Pages in the swap
+ * extent are copied to the child's own.  Shared text is mapped by the capability in START_SHARED_SLOT, which the
+ * child is given.
  *
  * The child differs from its copy only in what fork_begin changes.
  *
- * While pages are being shared, room is made only with pages whose turn has not come: those before it are in the child's
- * tables already.
+ * While pages are being shared, room is made only with pages whose turn has not come: those before it are in the
+ * child's tables already.
  */
 #include "library.h"
 
@@ -15,6 +16,7 @@
 #define PATIENCE 50000000
 #define FIRST_TABLES 5
 #define READ_WRITE (EXO_RIGHTS_READ | EXO_RIGHTS_WRITE)
+#define EVERYTHING (READ_WRITE | EXO_RIGHTS_CONTROL)
 
 static uint64_t child;
 static uint64_t child_swap;
@@ -35,17 +37,21 @@ static int make_room(int64_t refusal, uint64_t seen) {
     return exo_block(EXO_EVENT_FRAMES, seen, (uint64_t)exo_time() + PATIENCE) < 0 ? -1 : 0;
 }
 
+/* A frame that `environment` holds and that is never taken, or a refusal. */
 static int64_t frame_for(uint64_t environment) {
     for (;;) {
         uint64_t seen = EXO_OWN->events[EXO_EVENT_FRAMES];
         int64_t frame = exo_alloc_page(EXO_ANY, environment);
-        if (frame >= 0 || make_room(frame, seen) < 0)
+        int64_t refusal = frame < 0 ? frame : exo_reserve_page((uint64_t)frame, 1, environment);
+        if (!refusal)
             return frame;
+        if (frame < 0 ? make_room(frame, seen) < 0 : refusal == EXO_TOO_MANY)
+            return refusal;
     }
 }
 
-/* A new environment, or -1.  The kernel takes its first page tables all at once; for want of them they are collected one
- * by one, which makes it ask for them, and let go. */
+/* A new environment, or -1.  The kernel takes its first page tables all at once; for want of them they are collected
+ * one by one, which makes it ask for them, and let go. */
 static int64_t make_environment(void) {
     for (;;) {
         int64_t environment = exo_create_environment(EXO_ANY), frames[FIRST_TABLES];
@@ -83,10 +89,11 @@ static uint64_t swap_place(uint32_t page) {
     return child_swap + (uint64_t)page * EXO_SECTORS_PER_PAGE;
 }
 
-static int share_resident(uint32_t page) {
+/* Shares the frame of a page, which is pinned meanwhile. */
+static int share_resident(uint32_t page, uint64_t entry) {
     const struct start_region *region = region_of(page);
-    uint64_t va = page_address(page), entry = page_entry(page), frame = ENTRY_FRAME(entry);
-    if (exo_share_page(frame, child, EXO_SHARING_HOLD, READ_WRITE | EXO_RIGHTS_CONTROL) < 0)
+    uint64_t va = page_address(page), frame = ENTRY_FRAME(entry);
+    if (exo_share_page(frame, child, EXO_SHARING_HOLD, EVERYTHING) < 0)
         return -1;
     if (registers_backing() && swappable(region) && exo_set_backing(frame, swap_place(page), child) < 0)
         return -1;
@@ -111,24 +118,35 @@ static int copy_swapped(uint32_t page, uint32_t frame) {
     return 0;
 }
 
+/* Gives the child one page; makes no progress (`next_page` stays) if the page has just been taken. */
+static int give_page(uint32_t page, int64_t *between) {
+    if (PLACE(page_state[page]) == PLACE_RESIDENT) {
+        uint64_t entry = page_entry(page);
+        if (!(entry & ENTRY_PRESENT) || pin((uint32_t)ENTRY_FRAME(entry)) < 0) {
+            settle_missing(page);
+            return 0;
+        }
+        next_page++;
+        int result = share_resident(page, entry);
+        unpin((uint32_t)ENTRY_FRAME(entry));
+        return result;
+    }
+    if (PLACE(page_state[page]) == PLACE_SWAP) {
+        if (*between < 0)
+            *between = frame_for(EXO_SELF);
+        if (*between < 0 || copy_swapped(page, (uint32_t)*between) < 0)
+            return -1;
+    }
+    next_page++;
+    return 0;
+}
+
 static int give_pages(void) {
     int64_t between = -1;
     int result = 0;
-    for (next_page = 0; result == 0 && next_page < start->pages;) {
-        uint32_t page = next_page;
-        if (PLACE(page_state[page]) == PLACE_SWAP) {
-            if (between < 0)
-                between = frame_for(EXO_SELF);
-            result = between < 0 ? -1 : copy_swapped(page, (uint32_t)between);
-            next_page++;
-        } else if (PLACE(page_state[page]) == PLACE_RESIDENT && !(page_entry(page) & ENTRY_PRESENT)) {
-            settle_missing(page);
-        } else {
-            next_page++;
-            if (PLACE(page_state[page]) == PLACE_RESIDENT)
-                result = share_resident(page);
-        }
-    }
+    next_page = 0;
+    while (result == 0 && next_page < start->pages)
+        result = give_page(next_page, &between);
     if (between >= 0)
         exo_dealloc_page((uint64_t)between, EXO_SELF);
     return result;
@@ -154,11 +172,10 @@ static int give_everything(uint64_t stack_pointer) {
         return -1;
     for (uint32_t i = 0; i < count; i++) {
         frames[i] = frame_for(child);
-        if (frames[i] < 0 || exo_reserve_page((uint64_t)frames[i], 1, child) < 0 ||
-            map_for_child(addresses[i], (uint64_t)frames[i], READ_WRITE) < 0)
+        if (frames[i] < 0 || map_for_child(addresses[i], (uint64_t)frames[i], READ_WRITE) < 0)
             return -1;
     }
-    if (start->swap_pages && exo_share_sectors(child_swap, child, EXO_SHARING_HOLD, READ_WRITE | EXO_RIGHTS_CONTROL) < 0)
+    if (start->swap_pages && exo_share_sectors(child_swap, child, EXO_SHARING_HOLD, EVERYTHING) < 0)
         return -1;
     if (give_shared() < 0 || give_pages() < 0)
         return -1;
@@ -172,6 +189,7 @@ static int give_everything(uint64_t stack_pointer) {
 int64_t fork_environment(uint64_t stack_pointer) {
     int64_t result = -1;
     enter();
+    controls_children = 1;
     next_page = 0;
     int64_t environment = make_environment();
     int64_t sectors = start->swap_pages ? exo_alloc_sectors(start->swap_pages * EXO_SECTORS_PER_PAGE, EXO_ANY) : 0;
@@ -194,6 +212,7 @@ void fork_begin(void) {
     EXO_OWN->critical = 1;
     forget_records();
     start->swap_sector = child_swap;
+    controls_children = 0;
     become_ready();
     for (uint32_t page = 0; page < start->pages; page++)
         if (PLACE(page_state[page]) == PLACE_RESIDENT && swappable(region_of(page)))
@@ -211,11 +230,12 @@ void break_sharing(uint32_t page) {
     uint64_t va = page_address(page), entry = page_entry(page);
     uint32_t old = (uint32_t)ENTRY_FRAME(entry);
     int zeroed;
-    if (!(entry & ENTRY_PRESENT))
+    if (!(entry & ENTRY_PRESENT) || pin(old) < 0)
         return;
     if (EXO_FRAME_HOLDERS(EXO_FRAMES[old]) == 1) {
         if (map(va, old, READ_WRITE) == 0)
             page_state[page] &= (uint8_t)~PAGE_COW;
+        unpin(old);
         return;
     }
     uint32_t frame = take_frame(&zeroed);
@@ -223,7 +243,10 @@ void break_sharing(uint32_t page) {
     if (still && copy_into(frame, va) == 0 && name_backing(page, frame) == 0 && map(va, frame, READ_WRITE) == 0) {
         exo_dealloc_page(old, EXO_SELF);
         page_state[page] &= (uint8_t)~PAGE_COW;
+        unpin(frame);
     } else {
         exo_dealloc_page(frame, EXO_SELF);
+        if (still)
+            unpin(old);
     }
 }

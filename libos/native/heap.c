@@ -1,10 +1,10 @@
 /* The heap: os_alloc and os_free over regions of the program's own pageable memory.
  *
  * A block is a header of eight bytes, then what the caller gets, 16-byte aligned.  The header has the block's size, a
- * multiple of 16, and two flags: this block is used, the block before is used.  A free block repeats its size in its last
- * eight bytes, so that its successor can find it, and hangs in the list of its size class, one class for each power of
- * two.  Two free blocks are never neighbours.  An area ends in a used block of size zero; areas that happen to lie next to
- * one another become one.  (Boundary tags: Knuth, The Art of Computer Programming 1, section 2.5.)
+ * multiple of 16, and two flags: this block is used, the block before is used.  A free block repeats its size in its
+ * last eight bytes, so that its successor can find it, and hangs in the list of its size class, one class for each
+ * power of two.  Two free blocks are never neighbours.  An area ends in a used block of size zero; areas that happen
+ * to lie next to one another become one.  (Boundary tags: Knuth, The Art of Computer Programming 1, section 2.5.)
  *
  * It uses nothing of the library but functions of the interface, so it can be tested on any machine.
  */

@@ -7,8 +7,10 @@
  *     zero_words, copy_page and load_entry, which survive a page that has just been taken by force.
  *   - Whatever touches the state of pages runs between enter() and leave().  A request that comes meanwhile is honoured
  *     by leave().
- *   - The kernel may take any frame of the program at any instruction.  A refusal (EXO_DENIED) of a down-call on a frame
- *     means that it has been taken; the records in the own page say what became of the contents.
+ *   - The kernel may take any frame of the program at any instruction.  A refusal (EXO_DENIED, EXO_NO_SUCH_FRAME) of a
+ *     down-call on a frame means that it has been taken; the records in the own page say what became of the contents.
+ *     Only who controls children may not rely on that: a frame taken from it may be a child's a moment later, and is
+ *     then not refused.  So such an environment pins a frame, which only its holder can, for as long as it is in hand.
  */
 #ifndef LIBRARY_H
 #define LIBRARY_H
@@ -51,6 +53,7 @@ extern const char load_entry_at[], zero_words_at[], copy_page_at[], absent_entry
 uint64_t load_entry(uint64_t address);             /* the page-table entry there, 0 if there is no table */
 int zero_words(uint64_t va, uint64_t words);       /* 0, or -1 if the page has gone */
 int copy_page(uint64_t to, uint64_t from);         /* 0, or -1 if a page has gone */
+void *memset(void *to, int byte, size_t size);
 
 /* startup.c */
 extern struct start_block *start;
@@ -81,7 +84,10 @@ extern uint32_t resident;
 void paging_begin(void);
 int registers_backing(void);
 int name_backing(uint32_t page, uint32_t frame);
-uint32_t take_frame(int *zeroed);
+extern int controls_children;
+int pin(uint32_t frame);
+void unpin(uint32_t frame);
+uint32_t take_frame(int *zeroed); /* pinned */
 int64_t map(uint64_t va, uint32_t frame, uint64_t rights);
 void bring_in(uint32_t page, int write);
 void absent(uint32_t page, uint8_t state);

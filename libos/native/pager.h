@@ -11,8 +11,9 @@
  *   4. Nothing here may fault: keep data in static variables or in pager_memory, never in the program's heap, and use
  *      no vector registers (-mgeneral-regs-only).
  *
- * A page is a small number, below `pages`, that means the same page of the program for as long as it runs; what the base
- * keeps resident is its business.  `frames` is how many pages may be resident, or 0 if only the kernel sets a bound.
+ * A page is a small number, below `pages`, that means the same page of the program for as long as it runs; what the
+ * base keeps resident is its business.  `frames` is how many pages may be resident, or 0 if only the kernel sets a
+ * bound.
  */
 #ifndef PAGER_H
 #define PAGER_H

@@ -1,4 +1,5 @@
-/* Clock: a hand sweeps over the pages, clears accessed bits, and stops at the first page not used since it last came by.
+/* Clock: a hand sweeps over the pages, clears accessed bits, and stops at the first page not used since it last came
+ * by.
  *
  * A new page is put behind the hand, to be looked at last.  If every page was used, the hand comes round to where it
  * began and takes that page.  Source: F. J. Corbato, A Paging Experiment with the Multics System, MAC-M-384, 1968.

@@ -1,18 +1,19 @@
 /* Demand paging: how a page comes in.
  *
- * `page_state` has one byte for each page of the program; a page is RESIDENT exactly while the pager knows it, and then,
- * unless it has been taken by force a moment ago, it is mapped and its frame stands in its page-table entry.  A clean
- * page equals what it came from: its place in the swap extent if PAGE_COPY is set, else its file, else zeros.
+ * `page_state` has one byte for each page of the program; a page is RESIDENT exactly while the pager knows it, and
+ * then, unless it has been taken by force a moment ago, it is mapped and its frame stands in its page-table entry.  A
+ * clean page equals what it came from: its place in the swap extent if PAGE_COPY is set, else its file, else zeros.
  *
- * When a backing sector is named for each frame (START_REGISTER_BACKING), three things keep the place in the swap extent
- * the truth at every instant: the frame has its contents before the backing is named, the backing is named before the
- * frame is mapped, and a page of zeros is written to at once, so that after a forced taking nobody asks whether it still
- * was zeros.
+ * When a backing sector is named for each frame (START_REGISTER_BACKING), three things keep the place in the swap
+ * extent the truth at every instant: the frame has its contents before the backing is named, the backing is named
+ * before the frame is mapped, and a page of zeros is written to at once, so that after a forced taking nobody asks
+ * whether it still was zeros.
  */
 #include "library.h"
 
 uint8_t *page_state;
 uint32_t resident;
+int controls_children;
 
 int registers_backing(void) {
     return (start->flags & START_REGISTER_BACKING) != 0;
@@ -22,10 +23,9 @@ void paging_begin(void) {
     page_state = library_memory(start->pages);
     for (uint64_t i = 0; i < start->region_count; i++) {
         const struct start_region *region = &start->regions[i];
-        for (uint64_t page = 0; region->kind >= REGION_DATA && page < region->pages; page++)
-            page_state[region->first_page + page] = region->kind == REGION_DATA   ? PLACE_SWAP | PAGE_COPY
-                                                    : region->kind == REGION_FILE ? PLACE_FILE
-                                                                                  : PLACE_ZERO;
+        int state = region->kind == REGION_DATA ? PLACE_SWAP | PAGE_COPY : region->kind == REGION_FILE ? PLACE_FILE : 0;
+        if (region->kind >= REGION_DATA)
+            memset(page_state + region->first_page, state, region->pages);
     }
     pager_start((uint32_t)start->pages, (uint32_t)start->frames, start->seed);
 }
@@ -37,9 +37,22 @@ void absent(uint32_t page, uint8_t state) {
     page_state[page] = state;
 }
 
-/* Tells the kernel where a page would have to be saved, if that is wanted; gives 0, or -1 if the frame has been taken. */
+/* Tells the kernel where a page would have to be saved, if that is wanted; gives 0, or -1 if the frame has been
+ * taken. */
 int name_backing(uint32_t page, uint32_t frame) {
     return registers_backing() && exo_set_backing(frame, swap_sector(page), EXO_SELF) < 0 ? -1 : 0;
+}
+
+/* Makes sure that a frame is ours and stays so; gives 0, or -1 if it has been taken. */
+int pin(uint32_t frame) {
+    int64_t refusal = controls_children ? exo_reserve_page(frame, 1, EXO_SELF) : 0;
+    return refusal == 0 || refusal == EXO_TOO_MANY ? 0 : -1;
+}
+
+/* Lets the kernel take the frame again; letting go of a frame does so too. */
+void unpin(uint32_t frame) {
+    if (controls_children)
+        exo_reserve_page(frame, 0, EXO_SELF);
 }
 
 /* Waits for frames when none can be had and nothing is left to give. */
@@ -58,10 +71,12 @@ uint32_t take_frame(int *zeroed) {
         int64_t frame = EXO_NO_FRAME;
         if (!start->frames || resident < start->frames) {
             frame = exo_alloc_page(EXO_ANY, EXO_SELF);
-            if (frame >= 0) {
+            if (frame >= 0 && pin((uint32_t)frame) == 0) {
                 *zeroed = 1;
                 return (uint32_t)frame;
             }
+            if (frame >= 0)
+                continue;
         }
         if (!resident) {
             wait_for_frames(frame, seen);
@@ -149,15 +164,15 @@ void bring_in(uint32_t page, int write) {
         say(" was taken by force and its contents are lost.\n");
         end(END_LOST);
     }
-    for (;;) {
-        int zeroed;
-        uint32_t frame = take_frame(&zeroed);
-        if (bring_into(page, frame, zeroed, write) == 0)
-            break;
+    int zeroed;
+    uint32_t frame = take_frame(&zeroed);
+    while (bring_into(page, frame, zeroed, write) < 0) {
         exo_dealloc_page(frame, EXO_SELF);
         settle_taken();
+        frame = take_frame(&zeroed);
     }
     page_state[page] = (uint8_t)(PLACE_RESIDENT | (page_state[page] & (PAGE_COPY | PAGE_RECOMPUTABLE)));
     resident++;
     pager_admit(page);
+    unpin(frame);
 }

@@ -1,8 +1,8 @@
 /* The regions of the program: which page lies where.
  *
- * Pages are numbered through the pageable regions in the order of the start block.  A HEAP region is the program's up to
- * the break, and a FILE region from the moment it was asked for.  These two, and the table of regions itself, are written
- * only by os_region and os_map_file.
+ * Pages are numbered through the pageable regions in the order of the start block.  A HEAP region is the program's up
+ * to the break, and a FILE region from the moment it was asked for.  These two, and the table of regions itself, are
+ * written only by os_region and os_map_file.
  */
 #include "library.h"
 

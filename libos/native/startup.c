@@ -1,8 +1,9 @@
 /* The beginning of a program: the library makes itself ready, then the application runs.
  *
- * The library's memory is what the loader put there (PRIVATE regions) and what it allocates here, once, from the address
- * space the start block names: all of it resident and reserved by whoever allocated it, so never taken.  The kernel bounds the number of reserved
- * frames; a page of the program costs one byte here and what the pager wants, so the bound is on the size of the program.
+ * The library's memory is what the loader put there (PRIVATE regions) and what it allocates here, once, from the
+ * address space the start block names: all of it resident and reserved by whoever allocated it, so never taken.  The
+ * kernel bounds the number of reserved frames; a page of the program costs one byte here and what the pager wants, so
+ * the bound is on the size of the program.
  */
 #include "library.h"
 
@@ -10,34 +11,39 @@ struct start_block *start;
 uint64_t library_stack_top;
 static uint64_t memory_used;
 
-static void reserve(uint64_t frame) {
-    if (exo_reserve_page(frame, 1, EXO_SELF) < 0) {
-        say("The library OS needs more resident pages than may be reserved; give the program a smaller heap or stack.\n");
-        end(END_LIBRARY);
-    }
+/* Puts a new frame at `va`; gives 0, or a refusal. */
+static int64_t extend(uint64_t va) {
+    int64_t frame = exo_alloc_page(EXO_ANY, EXO_SELF);
+    int64_t refusal = frame < 0 ? frame : exo_reserve_page((uint64_t)frame, 1, EXO_SELF);
+    if (!refusal)
+        refusal = exo_create_mapping(va, (uint64_t)frame, EXO_RIGHTS_READ | EXO_RIGHTS_WRITE, EXO_SELF);
+    if (refusal && frame >= 0)
+        exo_dealloc_page((uint64_t)frame, EXO_SELF);
+    return refusal;
+}
+
+static _Noreturn void give_up(const char *why) {
+    say(why);
+    end(END_LIBRARY);
 }
 
 /* Gives zeroed memory for the library itself; before the application begins, so nothing need be evicted for it. */
 void *library_memory(size_t size) {
-    uint64_t begin = start->memory + memory_used, mapped = start->memory + ((memory_used + EXO_PAGE_SIZE - 1) & -EXO_PAGE_SIZE);
-    uint64_t end_of_memory = start->memory + start->memory_pages * EXO_PAGE_SIZE;
-    if (size > end_of_memory - begin) {
-        say("The library OS has no address space left for its own data; give the program a smaller heap or stack.\n");
-        end(END_LIBRARY);
-    }
-    while (mapped < begin + size) {
+    uint64_t begin = start->memory + memory_used, past = start->memory + start->memory_pages * EXO_PAGE_SIZE;
+    if (size > past - begin)
+        give_up("The library OS has no address space left for its own data; give the program a smaller heap.\n");
+    uint64_t va = start->memory + ((memory_used + EXO_PAGE_SIZE - 1) & -EXO_PAGE_SIZE);
+    while (va < begin + size) {
         uint64_t seen = EXO_OWN->events[EXO_EVENT_FRAMES];
-        int64_t frame = exo_alloc_page(EXO_ANY, EXO_SELF);
-        int64_t refusal = frame < 0 ? frame : exo_create_mapping(mapped, (uint64_t)frame, EXO_RIGHTS_READ | EXO_RIGHTS_WRITE, EXO_SELF);
-        if (!refusal) {
-            reserve((uint64_t)frame);
-            mapped += EXO_PAGE_SIZE;
-        } else if (refusal == EXO_NO_FRAME) {
+        int64_t refusal = extend(va);
+        if (!refusal)
+            va += EXO_PAGE_SIZE;
+        else if (refusal == EXO_NO_FRAME)
             exo_block(EXO_EVENT_FRAMES, seen, EXO_FOREVER);
-        } else {
-            say("The program's quota of frames is too small for its library OS.\n");
-            end(END_LIBRARY);
-        }
+        else if (refusal == EXO_TOO_MANY)
+            give_up("The library OS may not reserve as many frames as it needs; give the program a smaller heap.\n");
+        else if (refusal == EXO_OVER_QUOTA)
+            give_up("The program's quota of frames is too small for its library OS.\n");
     }
     memory_used += (size + 15) & ~(size_t)15;
     return (void *)begin;

@@ -233,10 +233,69 @@ def test_one_byte_interrupts(machine: Machine, cpu: Cpu, code: str, vector: int)
 
 @pytest.mark.parametrize(
     "code",
-    "0fa2 0f31 0f01f9 0fc7f0 480fc7f8 f30fc7f8 0f34 0f35 0f32 0f30 0f33 f4 fa fb ec ed ee ef e410 e510 e610 e710 6c 6d "
-    "6e 6f f36c f36f 0f20d8 0f22d8 0f21c0 0f23c0 0f0107 0f010f 0f0117 0f011f 0f01e0 0f0137 0f013f 0f01f8 0f01c8 0f01c9 "
-    "0f01cb 0f01d8 0f01d9 0f0007 0f000f 0f0017 0f001f 0f06 480f07 0f08 0f09 8ed8 8ed0 8ee0 0fa1 0fa9 0fb207 0fb407 "
-    "0fb507".split(),
+    [
+        "0fa2",
+        "0f31",
+        "0f01f9",
+        "0fc7f0",
+        "480fc7f8",
+        "f30fc7f8",
+        "0f34",
+        "0f35",
+        "0f32",
+        "0f30",
+        "0f33",
+        "f4",
+        "fa",
+        "fb",
+        "ec",
+        "ed",
+        "ee",
+        "ef",
+        "e410",
+        "e510",
+        "e610",
+        "e710",
+        "6c",
+        "6d",
+        "6e",
+        "6f",
+        "f36c",
+        "f36f",
+        "0f20d8",
+        "0f22d8",
+        "0f21c0",
+        "0f23c0",
+        "0f0107",
+        "0f010f",
+        "0f0117",
+        "0f011f",
+        "0f01e0",
+        "0f0137",
+        "0f013f",
+        "0f01f8",
+        "0f01c8",
+        "0f01c9",
+        "0f01cb",
+        "0f01d8",
+        "0f01d9",
+        "0f0007",
+        "0f000f",
+        "0f0017",
+        "0f001f",
+        "0f06",
+        "480f07",
+        "0f08",
+        "0f09",
+        "8ed8",
+        "8ed0",
+        "8ee0",
+        "0fa1",
+        "0fa9",
+        "0fb207",
+        "0fb407",
+        "0fb507",
+    ],
 )
 def test_privileged_instructions_and_sources_of_chance_trap(machine: Machine, cpu: Cpu, code: str) -> None:
     root = machine.program(b"\x90" + bytes.fromhex(code) + b"\x90")
@@ -289,7 +348,7 @@ def test_a_guest_may_trace_itself(machine: Machine, cpu: Cpu, budget: int) -> No
     context = context_at()
     outcomes = [run(cpu, context, root, budget) for _ in range(12)]
     traced = [o.rip - CODE for o in outcomes if o.kind is TrapKind.EXCEPTION and o.code == 1]
-    assert traced[:6] == [14, 14, 14, 16, 17] + traced[5:6]
+    assert traced[:5] == [14, 14, 14, 16, 17]
     assert sum(o.cycles for o in outcomes) == 3 + 1 + 3 + 1 + 1
 
 
@@ -315,7 +374,9 @@ def test_rep_takes_one_cycle_more_than_its_iterations(
 
 
 def test_nothing_of_a_context_reaches_another(machine: Machine, cpu: Cpu) -> None:
-    root = machine.program(assembled("fld1; fldpi; cvtsi2sd xmm7, rdi; ldmxcsr [rsi]; wrfsbase rdi; std; cmp al, 1; syscall"))
+    root = machine.program(
+        assembled("fld1; fldpi; cvtsi2sd xmm7, rdi; ldmxcsr [rsi]; wrfsbase rdi; std; cmp al, 1; syscall")
+    )
     frame = entry_address(machine.memory.words, root, DATA)
     assert frame is not None
     at = machine.memory.words[frame >> 3] & ADDRESS
@@ -330,9 +391,11 @@ def test_nothing_of_a_context_reaches_another(machine: Machine, cpu: Cpu) -> Non
         assert second == expected
     vector = bytes(first.vector)
     assert struct.unpack_from("<I", vector, 24)[0] == 0x7F80
-    assert vector[32:42] == bytes.fromhex("35c26821a2da0fc90040") and vector[48:58] == bytes.fromhex("0000000000000080ff3f")
+    assert vector[32:42] == bytes.fromhex("35c26821a2da0fc90040")
+    assert vector[48:58] == bytes.fromhex("0000000000000080ff3f")
     assert struct.unpack_from("<d", vector, 160 + 7 * 16)[0] == DATA
-    assert first.words[Register.FS_BASE] == DATA and first.words[Register.RFLAGS] & 0x401 == 0x401
+    assert first.words[Register.FS_BASE] == DATA
+    assert first.words[Register.RFLAGS] & 0x401 == 0x401
 
 
 def test_vector_registers_written_from_outside_are_used_and_survive_a_switch(machine: Machine, cpu: Cpu) -> None:
@@ -379,7 +442,8 @@ def test_other_code_at_the_same_address_is_counted_anew(machine: Machine, cpu: C
         assert run(cpu, context_at(), short).cycles == 2
         assert run(cpu, context_at(), long).cycles == 4
     a, b = (entry_address(machine.memory.words, root, CODE) for root in (short, long))
-    assert a is not None and b is not None
+    assert a is not None
+    assert b is not None
     machine.memory.words[a >> 3] = machine.memory.words[b >> 3]
     cpu.flush_tlb()
     cpu.code_changed()
@@ -468,39 +532,111 @@ REGISTERS: Final = ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "r8", "r11"
 register = st.sampled_from(REGISTERS)
 small = st.integers(0, 6)
 place = st.sampled_from(
-    [f"[{DATA + 16}]", f"[{DATA + PAGE_SIZE - 3}]", f"[{STACK - 4}]", f"[{READ_ONLY}]", f"[{HOLE}]", "[rdi]", "[rsi + 8]",
-     "[rsp - 16]", "[rbp]", f"[{CODE}]"]
-)  # fmt: skip
+    [
+        f"[{DATA + 16}]",
+        f"[{DATA + PAGE_SIZE - 3}]",
+        f"[{STACK - 4}]",
+        f"[{READ_ONLY}]",
+        f"[{HOLE}]",
+        "[rdi]",
+        "[rsi + 8]",
+        "[rsp - 16]",
+        "[rbp]",
+        f"[{CODE}]",
+    ]
+)
 instruction = st.one_of(
     st.builds("mov {}, {}".format, register, register),
     st.builds("mov {}, {}".format, register, small),
-    st.builds("{} {}, {}".format, st.sampled_from(["add", "sub", "xor", "cmp", "adc", "imul", "test"]), register, register),
+    st.builds(
+        "{} {}, {}".format, st.sampled_from(["add", "sub", "xor", "cmp", "adc", "imul", "test"]), register, register
+    ),
     st.builds("mov {}, qword ptr {}".format, register, place),
     st.builds("{} qword ptr {}, {}".format, st.sampled_from(["mov", "add", "xchg", "lock xadd"]), place, register),
+    st.builds("{} byte ptr {}".format, st.sampled_from(["setz", "setl", "seta", "inc", "neg"]), place),
+    st.builds("{} qword ptr {}, 1".format, st.sampled_from(["rcl", "rcr", "shl", "adc"]), place),
     st.builds("{} {}".format, st.sampled_from(["push", "pop", "inc", "not", "bswap", "div", "idiv", "mul"]), register),
     st.builds("mov ecx, {}".format, small),
-    st.builds("mov ecx, {}; {}".format, small, st.sampled_from(
-        ["rep movsb", "rep stosq", "repe cmpsb", "repne cmpsb", "repne scasb", "repe scasb", "rep lodsb"])),
+    st.builds(
+        "mov ecx, {}; {}".format,
+        small,
+        st.sampled_from(
+            ["rep movsb", "rep stosq", "repe cmpsb", "repne cmpsb", "repne scasb", "repe scasb", "rep lodsb"]
+        ),
+    ),
     st.builds("mov edi, {}".format, st.sampled_from([DATA, DATA + PAGE_SIZE - 5, STACK - 9, READ_ONLY, HOLE - 3])),
     st.builds("mov esi, {}".format, st.sampled_from([DATA, DATA + PAGE_SIZE - 5, STACK - 9, READ_ONLY, HOLE - 3])),
-    st.builds("{} {}".format, st.sampled_from(["jnz", "jz", "jmp", "loop", "jc", "jrcxz", "call"]), st.sampled_from(
-        [f"{CODE + n}" for n in (0, 3, 17, 40, 64)])),
+    st.builds(
+        "{} {}".format,
+        st.sampled_from(["jnz", "jz", "jmp", "loop", "jc", "jrcxz", "call"]),
+        st.sampled_from([f"{CODE + n}" for n in (0, 3, 17, 40, 64)]),
+    ),
     st.sampled_from(
-        ["rep movsb", "repne scasb", "std", "cld", "cmc", "pushfq", "popfq", "push 0x302; popfq", "push 0x202; popfq",
-         "push 0x4ad7; popfq", "pushfq; pop rax", "syscall", "int 0x21", "int 14", "int 1", "int3", "ud2", "cpuid",
-         "rdtsc", "hlt", "in al, dx", "xor ecx, ecx; div ecx", "fld1", "fldpi", "faddp", "fstp qword ptr [rdi]",
-         "cvtsi2sd xmm1, rdi", "addsd xmm0, xmm1", "movups [rdi], xmm0", "ldmxcsr [rsi]", "fldcw [rsi]", "fwait", "ret",
-         "iretq", "iretd", "push 0x1b; push 0x501000; push 0x302; push 0x23; push 0x400003; iretq",
-         "push 0x1b; push 0x501000; push 0x202; push 0x23; push 0x400007; iretq", "leave", "wrfsbase rdi", "rdgsbase rax",
-         "mov ax, ds", "push fs", "lahf", "sahf", "andn rax, rbx, rcx", "cmpxchg16b [rdi]", "nop", "clflush [rdi]"]
-    ),  # fmt: skip
+        [
+            "rep movsb",
+            "repne scasb",
+            "std",
+            "cld",
+            "cmc",
+            "pushfq",
+            "popfq",
+            "push 0x302; popfq",
+            "push 0x202; popfq",
+            "push 0x4ad7; popfq",
+            "pushfq; pop rax",
+            "syscall",
+            "int 0x21",
+            "int 14",
+            "int 1",
+            "int3",
+            "ud2",
+            "cpuid",
+            "rdtsc",
+            "hlt",
+            "in al, dx",
+            "xor ecx, ecx; div ecx",
+            "fld1",
+            "fldpi",
+            "faddp",
+            "fstp qword ptr [rdi]",
+            "cvtsi2sd xmm1, rdi",
+            "addsd xmm0, xmm1",
+            "movups [rdi], xmm0",
+            "ldmxcsr [rsi]",
+            "fldcw [rsi]",
+            "fwait",
+            "ret",
+            "iretq",
+            "iretd",
+            "push 0x1b; push 0x501000; push 0x302; push 0x23; push 0x400003; iretq",
+            "push 0x1b; push 0x501000; push 0x202; push 0x23; push 0x400007; iretq",
+            "leave",
+            "wrfsbase rdi",
+            "rdgsbase rax",
+            "mov ax, ds",
+            "push fs",
+            "lahf",
+            "sahf",
+            "andn rax, rbx, rcx",
+            "cmpxchg16b [rdi]",
+            "nop",
+            "clflush [rdi]",
+        ]
+    ),
 )
 source = st.lists(instruction, min_size=1, max_size=40).map("\n".join).map(assembled)
 noise = st.binary(min_size=1, max_size=80)
-biased_noise = st.lists(
-    st.one_of(noise, st.sampled_from([b"\x0f", b"\xf3", b"\x66", b"\x48", b"\x9c", b"\x9d", b"\xcf", b"\xc4\xe2", b"\x67"])),
-    max_size=30,
-).map(b"".join).map(lambda code: code or b"\x90")  # fmt: skip
+biased_noise = (
+    st.lists(
+        st.one_of(
+            noise,
+            st.sampled_from([b"\x0f", b"\xf3", b"\x66", b"\x48", b"\x9c", b"\x9d", b"\xcf", b"\xc4\xe2", b"\x67"]),
+        ),
+        max_size=30,
+    )
+    .map(b"".join)
+    .map(lambda code: code or b"\x90")
+)
 budgets = st.lists(st.one_of(st.integers(1, 12), st.integers(1, 400)), min_size=1, max_size=8)
 starts = st.sampled_from([CODE, CODE, CODE + PAGE_SIZE - 11, CODE + PAGE_SIZE - 64])
 
@@ -555,6 +691,23 @@ def test_a_budget_in_one_piece_ends_like_its_instructions_one_by_one(
             break
     assert pieces == whole
     assert (part.kind, cycles, part.code, part.address) == (end.kind, end.cycles, end.code, end.address)
+
+
+@pytest.mark.parametrize("store", ["setl byte ptr", "setz byte ptr", "rcl qword ptr"])
+@pytest.mark.parametrize("setter", ["add rax, rdx", "cmp rax, rdx", "shl rax, 3"])
+@pytest.mark.parametrize("budget", [1, 10])
+def test_flags_survive_the_fault_of_an_instruction_that_reads_them(
+    machine: Machine, setter: str, store: str, budget: int
+) -> None:
+    operand = f"{store} [{HOLE}]" + (", 1" if "rcl" in store else "")
+    flags = set()
+    for cpu in (machine.fast, machine.reference):
+        root = machine.program(assembled(f"{setter}; {operand}; syscall"))
+        context = context_at(rax=(1 << 64) - 1, rdx=1)
+        while run(cpu, context, root, budget).kind is TrapKind.BUDGET:
+            pass
+        flags.add(context.words[Register.RFLAGS])
+    assert len(flags) == 1
 
 
 def test_the_supervisor_frame_is_out_of_reach(machine: Machine, cpu: Cpu) -> None:

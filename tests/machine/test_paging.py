@@ -10,9 +10,21 @@ from exokernel.machine.context import MachineContext, Register, TrapKind
 from exokernel.machine.cpu import SUPERVISOR_INDEX, FastCpu, prepare_supervisor
 from exokernel.machine.memory import PAGE_SIZE, PhysicalMemory
 from exokernel.machine.paging import (
-    ACCESSED, ADDRESS, DIRTY, NX, PRESENT, SOFT_0, SOFT_2, USER, WRITABLE, Fault, entry_address, is_canonical, translate,
+    ACCESSED,
+    ADDRESS,
+    DIRTY,
+    NX,
+    PRESENT,
+    SOFT_0,
+    SOFT_2,
+    USER,
+    WRITABLE,
+    Fault,
+    entry_address,
+    is_canonical,
+    translate,
     walk,
-)  # fmt: skip
+)
 
 VA: Final = 0x1234_5678_9000
 CODE: Final = 0x40_0000
@@ -58,10 +70,13 @@ def space() -> Space:
 
 LOAD, STORE, JUMP = b"\x48\x8b\x07\x0f\x05", b"\x48\x89\x07\x0f\x05", b"\xff\xe7"
 right = st.tuples(
-    st.sampled_from([0, PRESENT, PRESENT, PRESENT, PRESENT, PRESENT]), st.sampled_from([0, WRITABLE, WRITABLE, WRITABLE]),
-    st.sampled_from([0, USER, USER, USER]), st.sampled_from([0, 0, 0, NX]), st.sampled_from([0, ACCESSED, ACCESSED | DIRTY]),
+    st.sampled_from([0, PRESENT, PRESENT, PRESENT, PRESENT, PRESENT]),
+    st.sampled_from([0, WRITABLE, WRITABLE, WRITABLE]),
+    st.sampled_from([0, USER, USER, USER]),
+    st.sampled_from([0, 0, 0, NX]),
+    st.sampled_from([0, ACCESSED, ACCESSED | DIRTY]),
     st.sampled_from([0, SOFT_0, SOFT_2]),
-).map(sum)  # fmt: skip
+).map(sum)
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -107,8 +122,8 @@ def test_a_walk_ends_at_the_first_missing_table(space: Space, level: int) -> Non
 
 
 def test_canonical_addresses() -> None:
-    assert is_canonical(0) and is_canonical((1 << 47) - 1) and is_canonical(0xFFFF_8000_0000_0000)
-    assert not is_canonical(1 << 47) and not is_canonical(0xFFFF_7FFF_FFFF_FFFF) and not is_canonical(1 << 64)
+    assert all(map(is_canonical, (0, (1 << 47) - 1, 0xFFFF_8000_0000_0000, (1 << 64) - 1)))
+    assert not any(map(is_canonical, (1 << 47, 0xFFFF_7FFF_FFFF_FFFF, 1 << 64)))
 
 
 def test_memory_is_one_thing_seen_in_two_ways() -> None:

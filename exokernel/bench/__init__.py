@@ -1,0 +1,27 @@
+"""Speed on this host, each figure beside plain Unicorn code measured in the same run.
+
+Host time is noisy, so every figure is the best of several rounds, and figure and reference take turns.  What counts is the
+ratio: it hardly depends on the computer.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from exokernel.bench import machine, programs
+
+ROUNDS = 5
+
+
+def run_all(rounds: int = ROUNDS) -> dict[str, dict[str, Any]]:
+    """Every figure by name: `value`, `unit`, `reference`, `ratio` (value over reference) and `what` was measured."""
+    return {name: figure(rounds) for name, figure in _figures()}
+
+
+def _figures() -> Iterator[tuple[str, Callable[[int], dict[str, Any]]]]:
+    yield "guest_speed", machine.guest_speed
+    yield "null_downcall", machine.null_downcall
+    yield "switch", machine.switch
+    yield "page_fault_native", programs.page_fault_native
+    yield "page_fault_python", programs.page_fault_python
+    yield "help", programs.help_text
+    yield "hello", programs.hello

@@ -1,0 +1,63 @@
+"""Figures of whole programs under library OSes."""
+
+import subprocess
+import sys
+import time
+from typing import Any
+
+from exokernel.bench.machine import _bare_stops, figure, in_turns
+from exokernel.scenario import ProgramSpec, Scenario
+from exokernel.session import Session
+
+FEW, MANY = 1_000, 5_000
+"""Pages touched; the difference is counted, so that starting and ending cancel out."""
+
+
+def _seconds(libos: str, pages: int) -> float:
+    words = ("--pattern", "sequential", "--pages", str(pages), "--steps", str(pages), "--write", "100")
+    scenario = Scenario((ProgramSpec("pagewalk", libos, words),), memory=64 << 20)
+    with Session(scenario) as session:
+        begin = time.perf_counter()
+        session.run()
+        return time.perf_counter() - begin
+
+
+def _fault(libos: str, rounds: int, what: str) -> dict[str, Any]:
+    few, bare = in_turns(rounds, lambda: _seconds(libos, FEW), _bare_stops)
+    many = min(_seconds(libos, MANY) for _ in range(rounds))
+    return figure((many - few) / (MANY - FEW) * 1e6, "us", bare, what)
+
+
+def page_fault_native(rounds: int) -> dict[str, Any]:
+    """A fault on a fresh page, all the way, under a native library OS."""
+    return _fault("native+fifo", rounds, "fault, native up-call, alloc_page, create_mapping, return; beside one bare stop")
+
+
+def page_fault_python(rounds: int) -> dict[str, Any]:
+    """The same under a Python library OS."""
+    return _fault("python+fifo", rounds, "the same through a library OS in Python")
+
+
+def _command(*words: str) -> float:
+    begin = time.perf_counter()
+    subprocess.run([sys.executable, "-m", "exokernel", *words], check=True, capture_output=True)
+    return time.perf_counter() - begin
+
+
+def _empty_python() -> float:
+    begin = time.perf_counter()
+    subprocess.run([sys.executable, "-c", "import unicorn"], check=True, capture_output=True)
+    return time.perf_counter() - begin
+
+
+def help_text(rounds: int) -> dict[str, Any]:
+    """`exo --help`."""
+    ours, bare = in_turns(rounds, lambda: _command("--help"), _empty_python)
+    return figure(ours, "s", bare, "exo --help, beside a Python that imports unicorn")
+
+
+def hello(rounds: int) -> dict[str, Any]:
+    """`exo run hello`, once the guests are built."""
+    _command("run", "hello")
+    ours, bare = in_turns(rounds, lambda: _command("run", "hello"), _empty_python)
+    return figure(ours, "s", bare, "exo run hello once built, beside a Python that imports unicorn")

@@ -1,0 +1,211 @@
+"""The Python library OS: one async method for each up-call, and one for each function of the application's interface.
+
+`LibraryOS` runs a program as it is.  A subclass overrides what it wants to do otherwise and calls `super()` for the rest:
+
+    class Quiet(LibraryOS):
+        async def os_write(self, context, text, size):
+            return size
+
+The same binary runs over a native library OS: there the functions are machine code, here each is a `syscall` with a
+library number, which arrives as the up-call `trap`.  The interrupted context is given by number; its registers are read
+and set by down-calls.
+"""
+
+import copy
+import struct
+from collections.abc import Callable
+from contextlib import suppress
+from typing import ClassVar, Final, NoReturn
+
+from exokernel.abi.downcalls import REGISTER_WORDS, Exo
+from exokernel.abi.errors import Refused
+from exokernel.abi.flags import Access, Event, TrapReason
+from exokernel.abi.layout import PAGE_SIZE
+from libos import forking
+from libos.advice import advise
+from libos.ending import BROKEN_LIBRARY, SEGMENTATION_FAULT, end
+from libos.heap import Heap
+from libos.interface import BY_CALL_NUMBER, Function
+from libos.paging import Paging
+from libos.replacement import Clock, Strategy
+from libos.startup import StartBlock
+
+RAX: Final = 0
+RIP: Final = 16
+_ARGUMENTS: Final = (5, 4, 3, 10, 8, 9)
+"""rdi, rsi, rdx, r10, r8, r9 in the order of `get_registers`."""
+_WORD: Final = (1 << 64) - 1
+_TEXT_AT_ONCE: Final = 1 << 15
+_NAME_MAXIMUM: Final = 4096
+_SIGNALS: Final = {0: 8, 1: 5, 3: 5, 16: 8, 19: 8}
+"""What Linux tells a program of these exceptions (SIGFPE and SIGTRAP); of the rest, SIGILL."""
+_SIGILL: Final = 4
+_SIGSYS: Final = 31
+
+
+class LibraryOS:
+    """The base: `frames` bounds the program's resident pages (0: only the kernel does), `seed` settles every random choice,
+    and `strategy`, which is called with these two, says which page leaves."""
+
+    name: ClassVar[str] = "python"
+    summary: ClassVar[str] = "demand paging, with clock replacement"
+
+    def __init__(self, frames: int = 0, seed: int = 0, strategy: Callable[[int, int], Strategy] = Clock) -> None:
+        self.exo = Exo()
+        self.frames = frames
+        self.seed = seed
+        self.strategy = strategy
+        self.unborn: tuple[int, ...] = ()
+        """In a child that has not run yet: the registers it begins with."""
+
+    def attach(self, start: StartBlock) -> None:
+        """Learn what has been loaded; called once, before the program starts."""
+        self.start = start
+        self.paging = Paging(self.exo, start, self.strategy)
+        self.heap = Heap(self.paging.regions.grow)
+
+    def fork(self, child: "LibraryOS", start: StartBlock) -> None:
+        """Turn `child`, a shallow copy of this object, into the library OS of a forked environment that begins with `start`.
+
+        Called when the child has been given its frames and its swap extent.  A subclass with mutable fields of its own
+        gives the child copies of them, and calls this.
+        """
+        child.start = start
+        child.paging = self.paging.fork(start)
+        child.heap = self.heap.copy(child.paging.regions.grow)
+
+    # Up-calls.
+
+    async def page_fault(self, context: int, va: int, access: int) -> None:
+        """Bring in the page at `va` (bytes); `access` is what was tried (Access)."""
+        if self.unborn:
+            await forking.be_born(self, context)
+        elif not await self.paging.fault(va, access):
+            await self.segmentation_fault(context, va, access)
+
+    async def please_release_page(self, context: int, count: int, frame: int, deadline: int) -> None:
+        """Give back `count` frames of the strategy's choice, or this very `frame` unless it is ANY."""
+        await self.paging.release()
+
+    async def pages_taken(self, context: int, count: int) -> None:
+        """Bring the books in line with `count` new records of pages taken by force."""
+        await self.paging.were_taken()
+
+    async def event(self, context: int, event: int, value: int, status: int) -> None:
+        """Something ended that nobody waited for; of interest is a page that was being cleaned."""
+        if event == Event.DISK:
+            await self.paging.transfer_ended(value)
+
+    async def trap(self, context: int, reason: int, code: int, detail: int) -> None:
+        """Answer a call of the interface; end the program at anything else."""
+        function = BY_CALL_NUMBER.get(code) if reason == TrapReason.FOREIGN_CALL else None
+        if function is None:
+            await self.unknown_trap(context, reason, code)
+        else:
+            await self.answer(context, function)
+
+    # Ends.
+
+    async def segmentation_fault(self, context: int, va: int, access: int) -> NoReturn:
+        """The program touched what is not its own."""
+        tried = "execute" if access & Access.FETCH else "write" if access & Access.WRITE else "read"
+        await end(self.exo, f"segmentation fault at {va:#x} ({tried}){await self._where(context)}", SEGMENTATION_FAULT)
+
+    async def unknown_trap(self, context: int, reason: int, code: int) -> NoReturn:
+        """The program did what nobody here answers; the status is 128 and the number of the signal Linux would send."""
+        what = {
+            TrapReason.PRIVILEGED: "privileged instruction, vector",
+            TrapReason.INTERRUPT: "software interrupt",
+            TrapReason.FOREIGN_CALL: "foreign system call",
+        }.get(TrapReason(reason), "exception")
+        signal = _SIGSYS if reason == TrapReason.FOREIGN_CALL else _SIGNALS.get(code, _SIGILL)
+        await end(self.exo, f"trap: {what} {code}{await self._where(context)}", 128 + signal)
+
+    async def _where(self, context: int) -> str:
+        """At which instruction; nothing for a context of Python code."""
+        with suppress(Refused):
+            return f", rip {(await self.registers(context))[RIP]:#x}"
+        return ""
+
+    # Calls of the program.
+
+    async def registers(self, context: int) -> tuple[int, ...]:
+        """The twenty registers of a stopped context, in the order of `get_registers`."""
+        return struct.unpack(f"<{REGISTER_WORDS}Q", await self.exo.get_registers(context))
+
+    async def answer(self, context: int, function: Function) -> None:
+        """Call the method of a function's name with its arguments, and put the result into rax."""
+        registers = await self.registers(context)
+        arguments = [registers[index] for index in _ARGUMENTS[: len(function.parameters)]]
+        result = await getattr(self, function.name)(context, *arguments)
+        if result is not None:
+            await self.exo.set_register(context, RAX, result & _WORD)
+
+    async def os_exit(self, context: int, status: int) -> None:
+        """End the program."""
+        await self.exo.exit(status)
+
+    async def os_write(self, context: int, text: int, size: int) -> int:
+        """Write `size` bytes at `text` to the console; gives how many."""
+        for begin in range(0, size, _TEXT_AT_ONCE):
+            await self.exo.console_write(await self.exo.read(text + begin, min(_TEXT_AT_ONCE, size - begin)))
+        return size
+
+    async def os_time(self, context: int) -> int:
+        """The virtual time in cycles."""
+        return await self.exo.time()
+
+    async def os_yield(self, context: int) -> None:
+        """Let others run."""
+        await self.exo.yield_()
+
+    async def os_alloc(self, context: int, size: int) -> int:
+        """The address of `size` bytes of the heap, or 0."""
+        return self.heap.allocate(size) or 0
+
+    async def os_free(self, context: int, memory: int) -> None:
+        """Give memory of the heap back; anything but a block of it ends the program."""
+        if memory and not self.heap.free(memory):
+            await end(self.exo, "os_free: this is no block of the heap, or it was freed before.", BROKEN_LIBRARY)
+
+    async def os_region(self, context: int, size: int) -> int:
+        """The address of `size` bytes of pages of zeros, or 0."""
+        return self.paging.regions.grow(size) or 0
+
+    async def os_map_file(self, context: int, name: int, size: int) -> int:
+        """The address of a file whose name lies at `name`, or 0; its size in bytes is stored at `size` unless that is 0."""
+        region = self.paging.regions.open_file(await self.text_at(name))
+        if region is None:
+            return 0
+        if size:
+            await self.exo.write(size, region.size.to_bytes(8, "little"))
+        return region.va
+
+    async def os_advise(self, context: int, memory: int, size: int, advice: int) -> int:
+        """Take the program's word for what it needs of whole pages in a range; 0, or -1 if that makes no sense."""
+        return 0 if await advise(self.paging, memory, size, advice & 0xFFFF_FFFF) else -1
+
+    async def os_fork(self, context: int) -> int:
+        """A second environment with a copy of this one: its number, or -1; the child gets 0."""
+        return await forking.fork(self, context)
+
+    async def os_wait(self, context: int, child: int) -> int:
+        """The exit status of a child when it has ended; -1 if it is no child."""
+        try:
+            return await self.exo.block(Event.EXIT, child)
+        except Refused:
+            return -1
+
+    # What the functions share.
+
+    async def text_at(self, va: int) -> str:
+        """The C string at an address of the program."""
+        text = b""
+        while b"\0" not in text and len(text) < _NAME_MAXIMUM:
+            at = va + len(text)
+            text += await self.exo.read(at, PAGE_SIZE - at % PAGE_SIZE)
+        return text.partition(b"\0")[0].decode("utf-8", "replace")
+
+    def shallow_copy(self) -> "LibraryOS":
+        """The same object again, with the same fields, for `fork` to make a child's out of."""
+        return copy.copy(self)

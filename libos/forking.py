@@ -1,0 +1,190 @@
+"""Fork for native programs over a Python library OS, made by down-calls alone.
+
+Resident pages of the program become co-held and read-only on both sides, and whoever writes first gets a copy
+(`libos.paging`).  Pages in the swap extent are copied to the child's own.  Shared text is mapped by the capability in
+SHARED_SLOT, which the child is given.  The library's own state is copied field by field (`LibraryOS.fork`).
+
+The child is started at address 0, which is never mapped: its first act is a page fault, in which its own library puts its
+registers in place.  So it does not matter whether it gets the CPU before its parent has come to an end.  Vector registers
+are not copied: os_fork is a function, and by the System V ABI they are its caller's to save.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+from exokernel.abi.errors import Error, Refused
+from exokernel.abi.flags import ANY, Event, Rights, Sharing
+from exokernel.abi.layout import PAGE_SHIFT, PAGE_SIZE, SECTORS_PER_PAGE
+from libos.books import Origin, Page
+from libos.page_tables import dirty_in, frame_in, read_entry
+from libos.paging import COPY_PAGE
+from libos.startup import SHARED_SLOT, RegionKind, StartBlock
+from libos.transfers import GONE, begin_transfer, let_go, wait_for
+
+if TYPE_CHECKING:
+    from libos.base import LibraryOS
+
+_EVERYTHING: Final = int(Rights.READ | Rights.WRITE | Rights.CONTROL)
+_NO_ADDRESS: Final = 0
+_PATIENCE: Final = 5_000_000
+"""Cycles to wait for a frame that somebody else must give."""
+
+
+class _NoRoom(Exception):  # noqa: N818 - nothing is wrong
+    """There are not enough frames for a child."""
+
+
+async def fork(parent: LibraryOS, context: int) -> int:
+    """Make a copy of the environment, whose context `context` called os_fork; gives the child's number or, with everything
+    undone but the marks of copying on write, -1."""
+    if not parent.start.entry:
+        return -1
+    registers = list(await parent.registers(context))
+    registers[0] = 0
+    exo, start = parent.exo, parent.start
+    await parent.paging.enter()
+    child, sector = 0, None
+    try:
+        child = await exo.create_environment()
+        if start.swap_pages:
+            sector = await exo.alloc_sectors(start.swap_pages * SECTORS_PER_PAGE)
+            await exo.share_sectors(sector, child, Sharing.HOLD, _EVERYTHING)
+        await _Fork(parent, child, start if sector is None else start.at_swap(sector)).give(tuple(registers))
+    except (Refused, _NoRoom):
+        if child:
+            with suppress(Refused):
+                await exo.destroy(child)
+        child = -1
+    if sector is not None:
+        await exo.free_sectors(sector)
+    await parent.paging.leave()
+    return child
+
+
+async def be_born(child: LibraryOS, context: int) -> None:
+    """A child's first act: put the registers in place with which it goes on."""
+    registers, child.unborn = child.unborn, ()
+    for index, value in enumerate(registers):
+        # A base that no program could have set by a down-call stays 0.
+        with suppress(Refused):
+            await child.exo.set_register(context, index, value)
+
+
+class _Fork:
+    """One fork under way, inside the parent's section.
+
+    While pages are being shared, room is made only with pages whose turn has not come: those before it stay in the
+    child's tables, so nothing would come free.
+    """
+
+    def __init__(self, parent: LibraryOS, child: int, start: StartBlock) -> None:
+        self._parent = parent
+        self._paging = parent.paging
+        self._exo = parent.exo
+        self._child = child
+        self._start = start
+        self._given: set[int] = set()
+
+    async def give(self, registers: tuple[int, ...]) -> None:
+        """Give the child all it needs, and start it."""
+        await self._give_resident_regions()
+        between: int | None = None
+        numbers = self._paging.books.pages
+        while waiting := [number for number in numbers if number not in self._given]:
+            for number in waiting:
+                page = numbers[number]
+                if page.origin is Origin.SWAP and page.frame is None:
+                    if between is None:
+                        between = await self._with_room(self._exo.alloc_page)
+                    await self._copy_swapped(number, between)
+                elif page.frame is not None and not await self._share(number, page, page.frame):
+                    await self._paging.taken.settle_missing(number)
+                    continue
+                self._given.add(number)
+        if between is not None:
+            await let_go(self._exo, between)
+        library = self._parent.shallow_copy()
+        self._parent.fork(library, self._start)
+        library.unborn = registers
+        await self._exo.set_library(self._child, library)
+        await self._exo.start(self._child, _NO_ADDRESS, 0)
+
+    async def _with_room(self, call: Callable[[], Awaitable[int]]) -> int:
+        """Make a down-call that needs a frame; while there is none, let a page leave that is not the child's yet."""
+        while True:
+            try:
+                return await call()
+            except Refused as refused:
+                if refused.error is not Error.NO_FRAME:
+                    raise
+            resident = self._paging.books.resident
+            number = next((number for number in resident if number not in self._given), None)
+            if number is not None:
+                await self._paging.departures.one(number)
+                continue
+            try:
+                await self._exo.block(Event.FRAMES, 0, await self._exo.time() + _PATIENCE)
+            except Refused:
+                raise _NoRoom from None
+
+    async def _map(self, va: int, frame: int, rights: int) -> None:
+        await self._with_room(lambda: self._exo.create_mapping(va, frame, rights, self._child))
+
+    async def _give_resident_regions(self) -> None:
+        """Map shared text in the child, and give it copies of what is private and not pageable."""
+        await self._exo.give_capability(self._child, SHARED_SLOT, Rights.READ | Rights.EXECUTE, SHARED_SLOT)
+        for region in self._start.regions:
+            if region.kind.pageable:
+                continue
+            for va in range(region.va, region.end, PAGE_SIZE):
+                frame = frame_in(await read_entry(self._exo, va >> PAGE_SHIFT))
+                if frame is None:
+                    continue
+                if region.kind is RegionKind.PRIVATE:
+                    frame = await self._copy_private(va)
+                await self._map(va, frame, region.rights)
+
+    async def _copy_private(self, va: int) -> int:
+        contents = await self._exo.read(va, PAGE_SIZE)
+        frame = await self._with_room(lambda: self._exo.alloc_page(ANY, self._child))
+        await self._paging.map(self._start.window, frame, Rights.READ | Rights.WRITE)
+        await self._exo.write(self._start.window, contents)
+        await self._exo.remove_mapping(self._start.window)
+        await self._exo.charge(COPY_PAGE)
+        return frame
+
+    async def _share(self, number: int, page: Page, frame: int) -> bool:
+        """Make a resident page read-only on both sides; False if it has been taken."""
+        entry = await read_entry(self._exo, number)
+        if frame_in(entry) != frame:
+            return False
+        va, region = number << PAGE_SHIFT, self._paging.regions.of(number)
+        # Noted before the entry is replaced, which forgets it.
+        page.dirty = page.dirty or dirty_in(entry)
+        page.shared = bool(region.rights & Rights.WRITE)
+        try:
+            await self._exo.share_page(frame, self._child, Sharing.HOLD, _EVERYTHING)
+            if self._paging.backed and region.kind.swappable:
+                await self._exo.set_backing(frame, self._slot(number), self._child)
+            await self._map(va, frame, Rights.READ)
+            await self._exo.create_mapping(va, frame, Rights.READ)
+        except Refused as refused:
+            if refused.error not in GONE:
+                raise
+            return False
+        return True
+
+    def _slot(self, number: int) -> int:
+        """A page's place in the child's swap extent."""
+        return self._paging.regions.slot(number) - self._parent.start.swap_sector + self._start.swap_sector
+
+    async def _copy_swapped(self, number: int, frame: int) -> None:
+        """Copy a page from the parent's swap extent to the child's, by way of a frame."""
+        for write, sector in ((False, self._paging.regions.slot(number)), (True, self._slot(number))):
+            request = await begin_transfer(self._exo, write, sector, SECTORS_PER_PAGE, frame)
+            if request is None:
+                raise _NoRoom
+            await wait_for(self._exo, request)

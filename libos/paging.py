@@ -1,0 +1,277 @@
+"""Demand paging with swap: how a page comes in, and the section in which everything about pages happens.
+
+Which page leaves is said by a replacement strategy (`libos.replacement`), how it leaves by `libos.departure`, and what was
+taken by force is put right by `libos.taken`.
+
+Where backing is named for every frame (START_REGISTER_BACKING), three things keep a page's place in the swap extent the
+truth at every instant: the frame has its contents before the backing is named, the backing is named before the frame is
+mapped, and a page of zeros is written to at once, so that after a forced taking nobody asks whether it still was zeros.
+"""
+
+from collections.abc import Callable
+from typing import Final, Self
+
+from exokernel.abi.downcalls import Exo
+from exokernel.abi.errors import Error, Refused
+from exokernel.abi.flags import Access, Event, PageBits, Rights
+from exokernel.abi.layout import FRAME_TABLE, OWN_PAGE, PAGE_SHIFT, PAGE_SIZE, SECTORS_PER_PAGE
+from exokernel.abi.pages import FRAME_HOLDERS_SHIFT, OwnPage, offset_of
+from libos.books import Books, Counts, Origin, Page
+from libos.departure import Departures
+from libos.ending import BROKEN_LIBRARY, LOST_PAGE, end
+from libos.page_tables import frame_in, read_entry
+from libos.regions import Regions
+from libos.replacement import Strategy
+from libos.section import Section
+from libos.startup import Region, StartBlock, StartFlag
+from libos.taken import TakenRecords
+from libos.transfers import GONE, begin_transfer, let_go, wait_for
+
+COPY_PAGE: Final = PAGE_SIZE // 8
+"""Cycles declared for copying a page: a word a cycle."""
+_FRAMES: Final = OWN_PAGE + offset_of(OwnPage, "events") + 8 * Event.FRAMES
+_COUNTS: Final = OWN_PAGE + offset_of(OwnPage, "evictions")
+_SHORT: Final = frozenset((Error.NO_FRAME, Error.OVER_QUOTA))
+
+
+class Paging:
+    """The pages of one program.  `make_strategy` is called with the number of frames to expect and a seed."""
+
+    def __init__(self, exo: Exo, start: StartBlock, make_strategy: Callable[[int, int], Strategy]) -> None:
+        self.exo = exo
+        self.start = start
+        self.limit = start.frames
+        self.backed = bool(start.flags & StartFlag.REGISTER_BACKING)
+        self.regions = Regions(start)
+        self.books = Books(self.regions, make_strategy(max(1, start.frames or start.pages), start.seed))
+        self.taken = TakenRecords(exo, self.books, self.backed)
+        self.departures = Departures(exo, self.books, self.taken)
+        self.section = Section(exo)
+        self._make_strategy = make_strategy
+        self._frames_are_wanted = False
+        self._pages_were_taken = False
+        self._counts_shown = Counts()
+        self._next_sample: int | None = None
+
+    def fork(self, start: StartBlock) -> Self:
+        """The paging of a child that has just been given this one's frames and a copy of what is in the swap extent."""
+        child = type(self)(self.exo, start, self._make_strategy)
+        child.regions = child.books.regions = self.regions.copy(start)
+        child.books.inherit(self.books)
+        return child
+
+    # The section.
+
+    async def enter(self) -> None:
+        """Begin to change the books."""
+        await self.section.enter()
+        if self._pages_were_taken:
+            self._pages_were_taken = False
+            await self.taken.settle()
+
+    async def leave(self) -> None:
+        """See to what was noted meanwhile, show the counts, and let the next one in."""
+        await self.departures.clean()
+        while self._frames_are_wanted or self._pages_were_taken:
+            if self._pages_were_taken:
+                self._pages_were_taken = False
+                await self.taken.settle()
+            else:
+                self._frames_are_wanted = False
+                await self.departures.give_what_is_wanted()
+        counts = self.books.counts
+        if counts != self._counts_shown:
+            self._counts_shown = Counts(counts.evictions, counts.swap_in, counts.swap_out)
+            words = (counts.evictions, counts.swap_in, counts.swap_out)
+            await self.exo.write(_COUNTS, b"".join(word.to_bytes(8, "little") for word in words))
+        self.books.untouched = None
+        await self.section.leave()
+
+    async def release(self) -> None:
+        """The kernel wants frames back; how many stands in the own page."""
+        self._frames_are_wanted = True
+        if not self.section.occupied:
+            await self.enter()
+            await self.leave()
+
+    async def were_taken(self) -> None:
+        """Pages have been taken by force; which stands in the own page."""
+        self._pages_were_taken = True
+        if not self.section.occupied:
+            await self.enter()
+            await self.leave()
+
+    async def transfer_ended(self, request: int) -> None:
+        """A disk request that nobody waited for has ended."""
+        await self.departures.cleaned(request)
+
+    # Frames.
+
+    async def take_frame(self) -> int:
+        """A frame of zeros: a free one within the bound, else after the strategy's victim has left.  Waits for frames if
+        nothing is left to give."""
+        seen: int | None = None
+        while True:
+            refused = None
+            if not self.limit or len(self.books.resident) < self.limit:
+                try:
+                    return await self.exo.alloc_page()
+                except Refused as why:
+                    refused = why
+            seen = await self._make_room(refused, seen)
+
+    async def map(self, va: int, frame: int, rights: int) -> None:
+        """Map a frame, making room for a page table if need be.  Raises Refused if the frame has been taken."""
+        seen: int | None = None
+        while True:
+            try:
+                await self.exo.create_mapping(va, frame, rights)
+                return
+            except Refused as refused:
+                seen = await self._make_room(refused, seen)
+
+    async def _make_room(self, refused: Refused | None, seen: int | None) -> int | None:
+        """Let a page leave; with none left, wait for frames or, over the quota, end.  Raises any other refusal again.
+
+        A wait takes two turns: the first gives the counter of frames that came free, and after one more refusal the
+        second, given that as `seen`, waits.  So nothing that happens in between is missed.
+        """
+        if refused is not None and refused.error not in _SHORT:
+            raise refused
+        if await self.departures.one() or refused is None:
+            return None
+        if refused.error is Error.OVER_QUOTA:
+            await end(self.exo, "The program's quota of frames is too small for it to run.", BROKEN_LIBRARY)
+        if seen is None:
+            return int.from_bytes(await self.exo.read(_FRAMES, 8), "little")
+        await self.exo.block(Event.FRAMES, seen)
+        return None
+
+    # Coming in.
+
+    async def fault(self, va: int, access: int) -> bool:
+        """Make the page at `va` accessible; False if the program may not access it so."""
+        region = self.regions.at(va)
+        writing = bool(access & Access.WRITE)
+        if region is None or access & Access.FETCH or (writing and not region.rights & Rights.WRITE):
+            return False
+        await self.enter()
+        await self._sample_if_due()
+        number = va >> PAGE_SHIFT
+        page = self.books.page(number)
+        if page.frame is None:
+            await self.bring_in(number, region)
+        elif writing and page.shared:
+            await self._stop_sharing(number, page, region)
+        elif frame_in(await read_entry(self.exo, number)) != page.frame:
+            await self.taken.settle_missing(number)
+        await self.leave()
+        return True
+
+    async def _sample_if_due(self) -> None:
+        interval = self.books.strategy.sample_every
+        if interval is None:
+            return
+        now = await self.exo.time()
+        if self._next_sample is not None and now < self._next_sample:
+            return
+        if self._next_sample is not None:
+            await self.departures.sample()
+        self._next_sample = now + interval
+
+    async def bring_in(self, number: int, region: Region) -> None:
+        """Make an absent page resident, inside the section."""
+        page = self.books.page(number)
+        while page.frame is None:
+            if page.origin is Origin.LOST:
+                sentence = f"The page at {number << PAGE_SHIFT:#x} was taken by force and its contents are lost."
+                await end(self.exo, sentence, LOST_PAGE)
+            frame = await self.take_frame()
+            if not await self._fill(page, number, frame) or not await self._place(page, number, region, frame):
+                await let_go(self.exo, frame)
+                await self.taken.settle()
+
+    async def _fill(self, page: Page, number: int, frame: int) -> bool:
+        """Load what the page has on the disk; False if the frame was taken meanwhile."""
+        if page.origin is Origin.ZERO:
+            return True
+        if page.origin is Origin.FILE:
+            sector, sectors = self.regions.file_sectors(number)
+        else:
+            sector, sectors = self.regions.slot(number), SECTORS_PER_PAGE
+            self.books.counts.swap_in += 1
+        request = await begin_transfer(self.exo, False, sector, sectors, frame)
+        if request is None:
+            return False
+        await wait_for(self.exo, request)
+        return True
+
+    async def _place(self, page: Page, number: int, region: Region, frame: int) -> bool:
+        """Map a filled frame where it belongs; False if it was taken meanwhile."""
+        va = number << PAGE_SHIFT
+        self.books.untouched = number
+        try:
+            await self.name_backing(number, frame)
+            await self.map(va, frame, region.rights)
+        except Refused as refused:
+            if refused.error not in GONE:
+                raise
+            return False
+        self.books.admit(number, frame)
+        if page.origin is not Origin.ZERO:
+            await self.exo.clear_page_bits(va, 1, PageBits.DIRTY)
+        elif self.backed:
+            await self.exo.write_if_mapped(va, b"\0")
+        return True
+
+    async def name_backing(self, number: int, frame: int) -> None:
+        """Tell the kernel where the page goes if its frame is taken, if that was asked for."""
+        if self.backed and self.regions.of(number).kind.swappable:
+            await self.exo.set_backing(frame, self.regions.slot(number))
+
+    # Copy-on-write.
+
+    async def _stop_sharing(self, number: int, page: Page, region: Region) -> None:
+        """A write to a page that may be shared: the frame is ours alone by now, or the page gets a copy.  Whatever comes in
+        between, the program tries again."""
+        va, old = number << PAGE_SHIFT, page.frame
+        assert old is not None
+        word = int.from_bytes(await self.exo.read(FRAME_TABLE + 8 * old, 8), "little")
+        if word >> FRAME_HOLDERS_SHIFT & 0xFF == 1:
+            if await self._remap(va, old, region.rights):
+                page.shared = False
+            return
+        frame = await self.take_frame()
+        contents = await self.exo.read_if_mapped(va, PAGE_SIZE) if page.frame == old else None
+        if contents is None or not await self._copy_to(number, frame, contents, region.rights):
+            await let_go(self.exo, frame)
+            if page.frame == old:
+                await self._remap(va, old, Rights.READ)
+            return
+        page.frame, page.shared, page.dirty = frame, False, True
+        await let_go(self.exo, old)
+
+    async def _copy_to(self, number: int, frame: int, contents: bytes, rights: int) -> bool:
+        """Put a copy of a page into its place; False if the new frame was taken meanwhile."""
+        va = number << PAGE_SHIFT
+        try:
+            await self.exo.create_mapping(va, frame, rights)
+            if not await self.exo.write_if_mapped(va, contents):
+                return False
+            await self.name_backing(number, frame)
+        except Refused as refused:
+            if refused.error not in GONE | _SHORT:
+                raise
+            return False
+        await self.exo.charge(COPY_PAGE)
+        return True
+
+    async def _remap(self, va: int, frame: int, rights: int) -> bool:
+        """Map a frame that was mapped before with other rights; False if it has been taken."""
+        try:
+            await self.exo.create_mapping(va, frame, rights)
+        except Refused as refused:
+            if refused.error not in GONE | _SHORT:
+                raise
+            return False
+        return True

@@ -1,0 +1,78 @@
+"""The regions of a program's address space: which page is the program's, and where its contents come from.
+
+A page is known by its virtual page number, the address divided by 4096.  A HEAP region is the program's up to the break,
+which `grow` moves, and a FILE region from the moment it was asked for.
+"""
+
+from bisect import bisect_right
+from typing import Self
+
+from exokernel.abi.layout import PAGE_SHIFT, PAGE_SIZE, SECTOR_SIZE, SECTORS_PER_PAGE
+from libos.startup import Region, RegionKind, StartBlock
+
+
+class Regions:
+    """The regions of a start block, with what has been handed out of them."""
+
+    def __init__(self, start: StartBlock) -> None:
+        self.start = start
+        self._regions = sorted((region for region in start.regions if region.kind.pageable), key=lambda region: region.va)
+        self._begins = [region.va for region in self._regions]
+        self._break: dict[int, int] = {region.va: region.va for region in self._regions if region.kind is RegionKind.HEAP}
+        self._opened: set[int] = set()
+
+    def copy(self, start: StartBlock) -> Self:
+        """The same with the same handed out, in the start block of a child."""
+        child = type(self)(start)
+        child._break = self._break.copy()
+        child._opened = self._opened.copy()
+        return child
+
+    def at(self, va: int) -> Region | None:
+        """The pageable region of an address that is the program's now; None if it is nobody's."""
+        region = self._around(va)
+        if region is None:
+            return None
+        if region.kind is RegionKind.HEAP and va >= self._break[region.va]:
+            return None
+        return None if region.kind is RegionKind.FILE and region.va not in self._opened else region
+
+    def of(self, number: int) -> Region:
+        """The region of a page, handed out or not.  Raises KeyError for a page of no pageable region."""
+        region = self._around(number << PAGE_SHIFT)
+        if region is None:
+            raise KeyError(number)
+        return region
+
+    def _around(self, va: int) -> Region | None:
+        place = bisect_right(self._begins, va) - 1
+        return self._regions[place] if place >= 0 and va < self._regions[place].end else None
+
+    def slot(self, number: int) -> int:
+        """The first of the eight sectors that are a page's place in the swap extent."""
+        region = self.of(number)
+        return self.start.slot_of(region.first_page + number - (region.va >> PAGE_SHIFT))
+
+    def file_sectors(self, number: int) -> tuple[int, int]:
+        """Where a page of a file lies: its first sector and how many it has, 1 to 8."""
+        region = self.of(number)
+        first = (number - (region.va >> PAGE_SHIFT)) * SECTORS_PER_PAGE
+        return region.sector + first, min(SECTORS_PER_PAGE, -(-region.size // SECTOR_SIZE) - first)
+
+    def grow(self, size: int) -> int | None:
+        """Hand out `size` bytes, rounded up to pages, of the heap region: their address, or None if there are not so many."""
+        size = (size + PAGE_SIZE - 1) & -PAGE_SIZE
+        for region in self._regions:
+            if region.kind is RegionKind.HEAP and 0 < size <= region.end - self._break[region.va]:
+                begin = self._break[region.va]
+                self._break[region.va] += size
+                return begin
+        return None
+
+    def open_file(self, name: str) -> Region | None:
+        """Let the program have the file of this name; None if it was given none."""
+        for region in self._regions:
+            if region.kind is RegionKind.FILE and region.name == name:
+                self._opened.add(region.va)
+                return region
+        return None
