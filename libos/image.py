@@ -225,7 +225,7 @@ class _Parser:
             return
         if stored > size:
             raise self.damaged(f"its segment at {va:#x} has more bytes in the file than in memory")
-        if offset + stored > len(self.data):
+        if stored and offset + stored > len(self.data):
             raise self.damaged(f"it ends before its segment at {va:#x} does")
         if size > LARGEST or va + size > USER_END or (not movable and va < USER_BEGIN):
             raise self.refuse(f"has a segment of {size} bytes at {va:#x}, outside the memory a program can have")

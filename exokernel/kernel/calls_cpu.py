@@ -72,7 +72,7 @@ def block(kernel: Kernel, caller: Environment, context: Context, event: int, val
         if ended is not None:
             del caller.outstanding[value]
             if ended < 0:
-                raise Refusal(Error(-ended))
+                raise Refusal(Error.IO_ERROR)
             return ended
     elif kind is Event.EXIT:
         if value not in caller.children:

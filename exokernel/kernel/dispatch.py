@@ -212,6 +212,8 @@ def _from_python(
         return value
     if not isinstance(value, int) or not 0 <= value <= WORD:
         raise Refusal(Error.BAD_ARGUMENT)
+    # An IntFlag is an int whose complement has only the flags it knows: no mask for a page-table entry.
+    value = int(value)
     return value if check is None else check(kernel, environment, value)
 
 

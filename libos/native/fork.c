@@ -191,9 +191,9 @@ int64_t fork_environment(uint64_t stack_pointer) {
     enter();
     controls_children = 1;
     next_page = 0;
-    int64_t environment = make_environment();
     int64_t sectors = start->swap_pages ? exo_alloc_sectors(start->swap_pages * EXO_SECTORS_PER_PAGE, EXO_ANY) : 0;
-    if (environment >= 0 && sectors >= 0) {
+    int64_t environment = sectors < 0 ? -1 : make_environment();
+    if (environment >= 0) {
         child = (uint64_t)environment;
         child_swap = (uint64_t)sectors;
         if (give_everything(stack_pointer) == 0)

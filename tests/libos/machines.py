@@ -1,4 +1,4 @@
-"""A machine in which programs run over the native library OS, for tests: as small as it can be, and all of it visible."""
+"""A machine in which programs run over the native library OS, for tests: small, and all of it visible."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace

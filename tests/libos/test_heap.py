@@ -1,4 +1,4 @@
-"""The heap of the native library OS, on the host: any sequence of allocations, checked against where they must not be."""
+"""The heap of the native library OS, on the host: any sequence of allocations, checked from outside."""
 
 import ctypes
 

@@ -1,1 +1,0 @@
-"""Tests of the native library OS and of the loader."""

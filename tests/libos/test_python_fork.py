@@ -1,0 +1,162 @@
+"""Copy-on-write fork of native programs over a Python library OS."""
+
+from pathlib import Path
+
+import pytest
+
+from exokernel.policy.memory import SeizeOldest
+from libos.base import LibraryOS
+from libos.replacement import Clock
+from libos.startup import StartBlock
+from tests.apps.oracles import expected_output
+from tests.libos.machines import Machine, native
+from tests.libos.pythonic import c_program, over_python
+
+FAMILY = ("12", "3", "9")
+
+
+def lines(text: bytes | str) -> list[str]:
+    return sorted((text.decode() if isinstance(text, bytes) else text).splitlines())
+
+
+@pytest.mark.parametrize("frames", [0, 10, 24])
+@pytest.mark.parametrize("library", ["fifo", "clock", "random"])
+def test_copies_are_private_and_inherit_what_was_written_before(library: str, frames: int) -> None:
+    machine = Machine()
+    (ended,) = machine.run([over_python("forkdemo", *FAMILY, library=library, frames=frames)])
+    assert ended.status == 0
+    assert len(machine.children) == 3
+    assert lines(ended.output + "".join(machine.children.values())) == lines(expected_output(["forkdemo", *FAMILY]))
+
+
+def test_copies_are_private_when_memory_is_short() -> None:
+    machine = Machine(frames=200)
+    ended = machine.run([over_python("forkdemo", "24", "2", str(seed)) for seed in (1, 2)])
+    everything = "".join(one.output for one in ended) + "".join(machine.children.values())
+    assert lines(everything) == lines(b"".join(expected_output(["forkdemo", "24", "2", seed]) for seed in ("1", "2")))
+
+
+def test_copies_survive_seizing_where_backing_is_named() -> None:
+    machine = Machine(frames=260, policy=SeizeOldest())
+    family = over_python("forkdemo", "24", "2", "4", register_backing=True)
+    walk = over_python("pagewalk", "--pattern", "random", "--pages", 100, "--steps", 1500, register_backing=True)
+    ended, _ = machine.run([family, walk])
+    assert lines(ended.output + "".join(machine.children.values())) == lines(expected_output(["forkdemo", "24", "2", "4"]))
+
+
+def test_a_page_that_nobody_writes_is_not_copied(tmp_path: Path) -> None:
+    source = c_program(
+        tmp_path,
+        """
+        volatile char *memory = os_region(64 * PAGE_SIZE);
+        for (int i = 0; i < 64; i++) memory[i * PAGE_SIZE] = (char)i;
+        long child = os_fork();
+        for (int i = 0; i < 64; i++) if (memory[i * PAGE_SIZE] != (char)i) return 1;
+        if (child == 0) os_exit(7);
+        return child > 0 && os_wait(child) == 7 && os_wait(child + 1) == -1 ? 0 : 2;
+        """,
+    )
+    machine = Machine()
+    (ended,) = machine.run([over_python(source)])
+    assert ended.status == 0
+    (child,) = machine.children
+    # The stack and what the program keeps of its own, and not the 64.
+    assert machine.kernel.ended[child].accounts.faults < 8
+    assert ended.accounts.faults < 64 + 16
+
+
+def test_a_writer_who_is_alone_by_then_keeps_the_frame(tmp_path: Path) -> None:
+    source = c_program(
+        tmp_path,
+        """
+        volatile char *memory = os_region(40 * PAGE_SIZE);
+        for (int i = 0; i < 40; i++) memory[i * PAGE_SIZE] = 1;
+        long child = os_fork();
+        if (child == 0) os_exit(0);
+        os_wait(child);
+        for (int i = 0; i < 40; i++) memory[i * PAGE_SIZE]++;
+        for (int i = 0; i < 40; i++) if (memory[i * PAGE_SIZE] != 2) return 1;
+        return 0;
+        """,
+    )
+    machine = Machine()
+    (ended,) = machine.run([over_python(source)])
+    assert ended.status == 0
+    # Room for one copy of the pages and little more would do: nothing was copied after the child had ended.
+    assert ended.accounts.held_peak < 40 + 30
+
+
+def test_the_heap_goes_on_in_both_where_it_was(tmp_path: Path) -> None:
+    source = c_program(
+        tmp_path,
+        """
+        char *before = os_alloc(100);
+        before[0] = 5;
+        long child = os_fork();
+        char *after = os_alloc(100);
+        if (after == before) return 1;
+        after[0] = child ? 6 : 7;
+        os_free(before);
+        os_free(after);
+        return child ? (int)os_wait(child) : 0;
+        """,
+    )
+    (ended,) = Machine().run([over_python(source)])
+    assert (ended.status, ended.output) == (0, "")
+
+
+def test_a_subclass_says_what_of_its_own_fields_the_child_gets() -> None:
+    class Counting(LibraryOS):
+        """Counts the calls of its own program."""
+
+        def __init__(self, frames: int = 0, seed: int = 0) -> None:
+            super().__init__(frames, seed, Clock)
+            self.writes: list[int] = []
+
+        def fork(self, child: LibraryOS, start: StartBlock) -> None:
+            super().fork(child, start)
+            assert isinstance(child, Counting)
+            child.writes = []
+
+        async def os_write(self, context: int, text: int, size: int) -> int:
+            self.writes.append(size)
+            return await super().os_write(context, text, size)
+
+    machine = Machine()
+    program = over_python("forkdemo", *FAMILY, library=Counting)
+    machine.run([program])
+    libraries = [machine.kernel.ended[number].library for number in machine.children]
+    assert [len(library.writes) for library in (program.python_library, *libraries)] == [1, 1, 1, 1]
+
+
+def test_a_fork_for_which_there_is_no_room_gives_minus_one_and_undoes_everything(tmp_path: Path) -> None:
+    source = c_program(
+        tmp_path,
+        """
+        volatile char *memory = os_region(64 * PAGE_SIZE);
+        for (int i = 0; i < 64; i++) memory[i * PAGE_SIZE] = (char)i;
+        if (os_fork() != -1) return 1;
+        for (int i = 0; i < 64; i++) if (memory[i * PAGE_SIZE] != (char)i) return 2;
+        for (int i = 0; i < 64; i++) memory[i * PAGE_SIZE]++;
+        for (int i = 0; i < 64; i++) if (memory[i * PAGE_SIZE] != (char)(i + 1)) return 3;
+        return 0;
+        """,
+    )
+    # The disk has room for one swap extent, not for a second.
+    machine = Machine(sectors=8 * 1500)
+    (ended,) = machine.run([over_python(source, frames=20)])
+    assert (ended.status, ended.output) == (0, "")
+    kernel = machine.kernel
+    assert len(kernel.frames.free) + len(kernel.frames.used) == 1024 - kernel.frames.first
+    assert not kernel.frames.used
+
+
+def test_both_kinds_of_library_print_the_same(tmp_path: Path) -> None:
+    machine = Machine()
+    outputs = []
+    for program in (over_python("forkdemo", *FAMILY), native("forkdemo", *FAMILY)):
+        (ended,) = machine.run([program])
+        outputs.append(lines(ended.output + "".join(machine.children.values())))
+    assert outputs[0] == outputs[1]
+
+

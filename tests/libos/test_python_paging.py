@@ -1,0 +1,230 @@
+"""Demand paging by a Python library OS, on the real kernel: what comes in, what leaves, and what is written."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from exokernel.abi.layout import PAGE_SHIFT, PAGE_SIZE
+from exokernel.machine.cpu import FastCpu
+from libos.base import LibraryOS
+from libos.names import parts
+from libos.replacement import Bits, Clock, Fifo, Mru, RandomChoice, SecondChance, Strategy, WSClock
+from libos.replay import ReplayResult, Trace, replay
+from tests.apps.oracles import expected_output
+from tests.libos import machines
+from tests.libos.machines import Ended, Machine
+from tests.libos.pythonic import c_program, over_python
+
+WALK = ("--pattern", "zipf", "--pages", "60", "--steps", "3000")
+
+
+class FixedMru(Mru):
+    """MRU without ticks: by admission alone."""
+
+    def __init__(self, frames: int, seed: int = 0) -> None:
+        super().__init__(frames, seed, sample_every=1 << 60)
+
+
+@pytest.mark.parametrize("library", parts())
+def test_a_program_with_fewer_frames_than_pages_computes_the_same_under_every_strategy(library: str) -> None:
+    (ended,) = Machine().run([over_python("pagewalk", *WALK, library=library, frames=24, seed=3)])
+    assert ended.output.encode() == expected_output(["pagewalk", *WALK])
+    assert ended.evictions > 100
+
+
+def recorded(monkeypatch: pytest.MonkeyPatch, strategy: type[Strategy], frames: int) -> tuple[Ended, ReplayResult]:
+    """Run a walk with a strategy, and replay the references that the CPU recorded of the very same run."""
+    monkeypatch.setattr(machines, "FastCpu", partial(FastCpu, record=(PAGE_SIZE, 1 << 32)))
+    machine = Machine()
+    program = over_python("pagewalk", *WALK, library=partial(LibraryOS, strategy=strategy), frames=frames, seed=7)
+    (ended,) = machine.run([program])
+    library = program.python_library
+    assert isinstance(library, LibraryOS)
+    pages, writes = [], bytearray()
+    for word in memoryview(machine.kernel.cpus[0].drain_references()).cast("Q"):
+        region = library.start.region_at(word >> 1 << PAGE_SHIFT)
+        if region is not None and region.kind.pageable:
+            pages.append(word >> 1)
+            writes.append(word & 1)
+    return ended, replay(Trace(pages, bytes(writes)), strategy(frames, 7), frames)
+
+
+@pytest.mark.parametrize("strategy", [Fifo, RandomChoice, FixedMru, Clock, SecondChance])
+@pytest.mark.parametrize("frames", [16, 40])
+def test_faults_and_writes_are_those_of_a_replay_of_the_same_references(
+    monkeypatch: pytest.MonkeyPatch, strategy: type[Strategy], frames: int
+) -> None:
+    ended, result = recorded(monkeypatch, strategy, frames)
+    assert result.evictions > 100
+    assert (ended.accounts.faults, ended.evictions) == (result.misses, result.evictions)
+    assert ended.swap_out == result.dirty_evictions
+
+
+def run_c(
+    directory: Path, body: str, frames: int = 0, library: str | Callable[..., LibraryOS] = "fifo"
+) -> tuple[Ended, LibraryOS]:
+    program = over_python(c_program(directory, body), library=library, frames=frames)
+    (ended,) = Machine().run([program])
+    assert isinstance(program.python_library, LibraryOS)
+    return ended, program.python_library
+
+
+def test_what_was_only_read_is_not_written(tmp_path: Path) -> None:
+    ended, _ = run_c(
+        tmp_path,
+        """
+        volatile char *memory = os_region(64 * PAGE_SIZE);
+        for (int round = 0; round < 3; round++)
+            for (int i = 0; i < 64; i++)
+                if (memory[i * PAGE_SIZE]) return 1;
+        return 0;
+        """,
+        frames=16,
+    )
+    assert ended.status == 0
+    assert ended.evictions > 150
+    # The page of the stack is written, and nothing else; it leaves as often as it comes.
+    assert ended.swap_out < 20
+
+
+def test_what_was_written_once_is_written_out_once(tmp_path: Path) -> None:
+    ended, _ = run_c(
+        tmp_path,
+        """
+        volatile char *memory = os_region(64 * PAGE_SIZE);
+        for (int i = 0; i < 64; i++) memory[i * PAGE_SIZE] = (char)i;
+        for (int round = 0; round < 5; round++)
+            for (int i = 0; i < 64; i++)
+                if (memory[i * PAGE_SIZE] != (char)i) return 1;
+        return 0;
+        """,
+        frames=16,
+    )
+    assert ended.status == 0
+    assert ended.evictions > 300
+    assert 64 - 16 <= ended.swap_out < 64 + 40
+
+
+def test_a_discarded_page_is_not_written_and_reads_as_zeros(tmp_path: Path) -> None:
+    ended, _ = run_c(
+        tmp_path,
+        """
+        volatile char *memory = os_region(64 * PAGE_SIZE);
+        for (int i = 0; i < 64; i++) {
+            memory[i * PAGE_SIZE] = 1;
+            if (os_advise((void *)(memory + i * PAGE_SIZE), PAGE_SIZE, OS_DISCARD)) return 1;
+        }
+        for (int i = 0; i < 64; i++)
+            if (memory[i * PAGE_SIZE]) return 2;
+        return 0;
+        """,
+        frames=16,
+    )
+    assert ended.status == 0
+    assert ended.swap_out <= 8
+
+
+def test_a_page_in_swap_that_is_discarded_reads_as_zeros(tmp_path: Path) -> None:
+    ended, _ = run_c(
+        tmp_path,
+        """
+        volatile char *memory = os_region(64 * PAGE_SIZE);
+        for (int i = 0; i < 64; i++) memory[i * PAGE_SIZE] = 1;
+        if (os_advise((void *)memory, 8 * PAGE_SIZE, OS_DISCARD)) return 1;
+        for (int i = 0; i < 64; i++)
+            if (memory[i * PAGE_SIZE] != (i >= 8)) return 2;
+        return os_advise((void *)(memory + 63 * PAGE_SIZE), 5 * PAGE_SIZE, OS_DISCARD) == -1 ? 0 : 3;
+        """,
+        frames=16,
+    )
+    assert ended.status == 0
+
+
+def test_a_recomputable_page_is_never_written_and_needed_ones_are(tmp_path: Path) -> None:
+    body = """
+        volatile char *memory = os_region(64 * PAGE_SIZE);
+        os_advise((void *)memory, 64 * PAGE_SIZE, %s);
+        int kept = 0;
+        for (int i = 0; i < 64; i++) memory[i * PAGE_SIZE] = 1;
+        for (int i = 0; i < 64; i++) kept += memory[i * PAGE_SIZE];
+        return kept;
+        """
+    recomputable, _ = run_c(tmp_path, body % "OS_RECOMPUTABLE", frames=16)
+    needed, _ = run_c(tmp_path, body % "OS_NEEDED", frames=16)
+    assert needed.status == 64 and needed.swap_out > 48
+    assert recomputable.status < 64 and recomputable.swap_out < 16
+
+
+def test_a_page_of_a_file_is_read_again_and_never_written(tmp_path: Path) -> None:
+    file = tmp_path / "numbers"
+    file.write_bytes(b"".join(bytes([page]) * PAGE_SIZE for page in range(40)) + b"end")
+    source = c_program(
+        tmp_path,
+        """
+        size_t size;
+        const unsigned char *file = os_map_file(argv[1], &size);
+        if (!file || os_map_file("another", &size)) return 1;
+        for (int round = 0; round < 3; round++)
+            for (int i = 0; i < 40; i++)
+                if (file[i * PAGE_SIZE] != i || file[(i + 1) * PAGE_SIZE - 1] != i) return 2;
+        return size == 40 * PAGE_SIZE + 3 && !memcmp(file + 40 * PAGE_SIZE, "end", 4) ? 0 : 3;
+        """,
+    )
+    (ended,) = Machine().run([over_python(source, "numbers", frames=16, library="fifo", files=(file,))])
+    assert ended.status == 0
+    assert ended.evictions > 100
+    assert ended.swap_out < 30
+
+
+def test_words_of_a_file_are_counted_with_few_frames(tmp_path: Path) -> None:
+    text = tmp_path / "words.txt"
+    text.write_text(" ".join(f"word{chr(97 + i % 26)}{chr(97 + i % 7)}" for i in range(20_000)))
+    (ended,) = Machine().run([over_python("wordfreq", "words.txt", frames=12, files=(text,))])
+    assert ended.output.encode() == expected_output(["wordfreq", str(text)])
+
+
+def test_a_page_is_cleaned_in_the_background_and_stays(tmp_path: Path) -> None:
+    class Eager(WSClock):
+        """Finds every page too old at once, so it cleans all it meets."""
+
+        def __init__(self, frames: int, seed: int = 0) -> None:
+            super().__init__(frames, seed, window=2000)
+
+    library = partial(LibraryOS, strategy=Eager)
+    (ended,) = Machine().run([over_python("pagewalk", *WALK, library=library, frames=24)])
+    (plain,) = Machine().run([over_python("pagewalk", *WALK, library="wsclock", frames=24)])
+    assert ended.output.encode() == expected_output(["pagewalk", *WALK])
+    assert ended.swap_out != plain.swap_out
+
+
+def test_a_strategy_that_names_a_page_that_is_not_resident_ends_the_program_with_a_sentence() -> None:
+    class Wrong(Fifo):
+        name = "wrong"
+
+        def victim(self, bits: Bits) -> int:
+            return 12345
+
+    (ended,) = Machine().run([over_python("pagewalk", *WALK, library=partial(LibraryOS, strategy=Wrong), frames=16)])
+    assert ended.status == 134
+    assert "The strategy 'wrong' named as its victim page 12345, which is not resident." in ended.output
+
+
+def test_a_quota_too_small_for_the_program_ends_it_with_a_sentence() -> None:
+    (ended,) = Machine().run([over_python("pagewalk", *WALK, quota=10)])
+    assert ended.status == 134
+    assert "quota" in ended.output
+
+
+def test_within_its_quota_a_program_without_a_bound_makes_room_for_itself() -> None:
+    (ended,) = Machine().run([over_python("pagewalk", *WALK, quota=40)])
+    assert ended.output.encode() == expected_output(["pagewalk", *WALK])
+    assert ended.evictions > 100
+    assert ended.accounts.held_peak <= 40
+
+
+def test_the_counts_in_the_own_page_are_what_the_disk_has_seen() -> None:
+    (ended,) = Machine().run([over_python("pagewalk", *WALK, library="fifo", frames=24)])
+    assert ended.accounts.sectors_read == 8 * ended.swap_in
+    assert ended.accounts.sectors_written == 8 * ended.swap_out

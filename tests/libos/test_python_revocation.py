@@ -1,0 +1,194 @@
+"""A Python library OS under a kernel that wants frames back: what it gives, and what becomes of what is taken."""
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from exokernel.abi.layout import PAGE_SHIFT
+from exokernel.kernel.kernel import Settings
+from exokernel.policy.memory import LargestHolder, Proportional, SeizeLargest, SeizeOldest
+from exokernel.policy.views import Ask, MemoryView
+from libos.base import LibraryOS
+from libos.names import parts
+from libos.plan import Program
+from libos.replacement import Bits, Fifo
+from libos.startup import RegionKind
+from libos.taken import TakenRecords
+from tests.apps.oracles import expected_output
+from tests.libos.machines import Machine, native
+from tests.libos.pythonic import c_program, over_python
+
+WALK = ("--pattern", "random", "--pages", "90", "--steps", "1500")
+FILL_AND_CHECK = """
+    volatile uint64_t *memory = os_region(100 * PAGE_SIZE);
+    for (int i = 0; i < 100; i++) memory[i * WORDS_PER_PAGE] = 1000 + i;
+    for (int round = 0; round < 4; round++) {
+        uint64_t until = os_time() + 2000000;
+        while (os_time() < until) os_yield();
+        for (int i = 0; i < 100; i++)
+            if (memory[i * WORDS_PER_PAGE] != (uint64_t)(1000 + i)) return 1;
+    }
+    return 0;
+"""
+
+
+class Stubborn(LibraryOS):
+    """Gives nothing back when it is asked."""
+
+    async def please_release_page(self, context: int, count: int, frame: int, deadline: int) -> None:
+        """No."""
+
+
+class Elder(LargestHolder):
+    """Asks the environment that is older than the requester, however little it holds."""
+
+    def choose(self, view: MemoryView, requester: int, count: int) -> list[Ask]:
+        elders = [e for e in view.environments() if e.releasable > 0 and e.number < requester]
+        return [Ask(elders[0].number, min(max(count, self.batch), elders[0].releasable))] if elders else []
+
+
+def hungry(pages: int = 250) -> Program:
+    """A neighbour that wants most of the machine."""
+    return native("pagewalk", "--pattern", "random", "--pages", pages, "--steps", 3000)
+
+
+@pytest.mark.parametrize("library", parts())
+def test_programs_that_compete_for_frames_compute_what_they_compute_alone(library: str) -> None:
+    machine = Machine(frames=220)
+    ended = machine.run([over_python("pagewalk", *WALK, library=library, seed=n) for n in range(3)])
+    assert [one.output.encode() for one in ended] == [expected_output(["pagewalk", *WALK])] * 3
+    assert not any(one.accounts.taken for one in ended)
+    assert sum(one.evictions for one in ended) > 50
+
+
+def test_requests_that_come_while_a_page_fault_waits_for_the_disk_are_honoured() -> None:
+    busy: list[bool] = []
+
+    class Watched(LibraryOS):
+        async def please_release_page(self, context: int, count: int, frame: int, deadline: int) -> None:
+            busy.append(self.paging.section.occupied)
+            await super().please_release_page(context, count, frame, deadline)
+
+    machine = Machine(frames=256, policy=Proportional())
+    ended = machine.run([over_python("pagewalk", *WALK, library=Watched) for _ in range(3)])
+    assert [one.output.encode() for one in ended] == [expected_output(["pagewalk", *WALK])] * 3
+    assert True in busy and False in busy
+    assert not any(one.accounts.taken for one in ended)
+
+
+def test_the_frames_given_back_are_those_the_strategy_names(tmp_path: Path) -> None:
+    named: list[int] = []
+    left: list[int] = []
+
+    class Noting(Fifo):
+        def victim(self, bits: Bits) -> int:
+            named.append(max(self._queue))
+            return named[-1]
+
+        def forget(self, page: int) -> None:
+            left.append(page)
+            super().forget(page)
+
+    machine = Machine(frames=300, policy=Elder())
+    source = c_program(tmp_path, FILL_AND_CHECK)
+    ended, _ = machine.run([over_python(source, library=partial(LibraryOS, strategy=Noting)), hungry()])
+    assert ended.status == 0
+    assert ended.accounts.taken == 0
+    assert len(left) > 50
+    assert left == named
+
+
+@pytest.mark.parametrize("policy", [SeizeLargest, SeizeOldest])
+def test_pages_that_are_seized_come_back_with_their_contents_if_backing_was_named(
+    tmp_path: Path, policy: type[SeizeLargest | SeizeOldest]
+) -> None:
+    machine = Machine(frames=300, policy=policy())
+    source = c_program(tmp_path, FILL_AND_CHECK)
+    ended, neighbour = machine.run(
+        [over_python(source, register_backing=True), over_python("pagewalk", *WALK, register_backing=True)]
+        + [over_python("pagewalk", *WALK, register_backing=True)]
+    )[:2]
+    assert (ended.status, ended.output) == (0, "")
+    assert neighbour.output.encode() == expected_output(["pagewalk", *WALK])
+    assert ended.accounts.taken + neighbour.accounts.taken > 20
+
+
+def test_a_page_that_is_seized_without_backing_is_reported_lost_when_it_is_touched(tmp_path: Path) -> None:
+    machine = Machine(frames=300, policy=SeizeLargest())
+    source = c_program(tmp_path, FILL_AND_CHECK)
+    ended, *_ = machine.run([over_python(source), over_python("pagewalk", *WALK), over_python("pagewalk", *WALK)])
+    assert ended.status == 135
+    assert "was taken by force and its contents are lost." in ended.output
+
+
+def test_a_library_that_ignores_requests_is_not_killed_and_loses_nothing_it_has_named_backing_for(tmp_path: Path) -> None:
+    machine = Machine(frames=300, policy=Elder())
+    source = c_program(tmp_path, FILL_AND_CHECK)
+    ended, *_ = machine.run([over_python(source, library=Stubborn, register_backing=True), hungry()])
+    assert (ended.status, ended.output) == (0, "")
+    assert ended.accounts.taken > 20
+
+
+class KeepsItsStack(Stubborn):
+    """Stubborn, and reserves every frame but those of the heap."""
+
+    async def page_fault(self, context: int, va: int, access: int) -> None:
+        await super().page_fault(context, va, access)
+        number = va >> PAGE_SHIFT
+        frame = self.paging.books.page(number).frame
+        if frame is not None and self.paging.regions.of(number).kind is not RegionKind.HEAP:
+            await self.exo.reserve_page(frame)
+
+
+def test_pages_that_were_never_written_are_not_lost_when_they_are_taken(tmp_path: Path) -> None:
+    machine = Machine(frames=300, policy=Elder())
+    body = FILL_AND_CHECK.replace("memory[i * WORDS_PER_PAGE] = 1000 + i", "if (memory[i * WORDS_PER_PAGE]) return 2")
+    source = c_program(tmp_path, body.replace("(uint64_t)(1000 + i)", "0"))
+    ended, *_ = machine.run([over_python(source, library=KeepsItsStack), hungry()])
+    assert (ended.status, ended.output) == (0, "")
+    assert ended.accounts.taken > 20
+    assert ended.accounts.sectors_written == 0
+
+
+def test_more_pages_taken_at_once_than_there_are_records_come_back_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beyond: list[int] = []
+    settle = TakenRecords._settle_without_record
+
+    async def noting(self: TakenRecords, number: int) -> None:
+        beyond.append(number)
+        await settle(self, number)
+
+    monkeypatch.setattr(TakenRecords, "_settle_without_record", noting)
+    machine = Machine(frames=420, policy=Elder(batch=200), settings=Settings(release_deadline=1000))
+    source = c_program(tmp_path, FILL_AND_CHECK.replace("100", "180").replace("1800", "1000"))
+    ended, *_ = machine.run([over_python(source, library=Stubborn, register_backing=True), hungry(300)])
+    assert (ended.status, ended.output) == (0, "")
+    assert ended.accounts.taken > 150
+    assert beyond
+
+
+def test_discarded_pages_stay_zeros_when_their_successors_are_seized(tmp_path: Path) -> None:
+    body = """
+    volatile uint64_t *memory = os_region(100 * PAGE_SIZE);
+    for (int round = 0; round < 6; round++) {
+        for (int i = 0; i < 100; i++) memory[i * WORDS_PER_PAGE] = 77;
+        os_advise((void *)memory, 100 * PAGE_SIZE, OS_DISCARD);
+        for (int i = 0; i < 100; i++) if (memory[i * WORDS_PER_PAGE]) return 1;
+        uint64_t until = os_time() + 1000000;
+        while (os_time() < until) os_yield();
+        for (int i = 0; i < 100; i++) if (memory[i * WORDS_PER_PAGE]) return 2;
+    }
+    return 0;
+    """
+    machine = Machine(frames=300, policy=SeizeOldest())
+    ended, *_ = machine.run(
+        [over_python(c_program(tmp_path, body), register_backing=True)]
+        + [over_python("pagewalk", *WALK, register_backing=True) for _ in range(2)]
+    )
+    assert (ended.status, ended.output) == (0, "")
+    assert ended.accounts.taken > 20
+
+
