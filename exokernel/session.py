@@ -29,6 +29,7 @@ from exokernel.scenario import ProgramSpec, Scenario, ScenarioError, digest_of
 from libos.image import LoadError
 from libos.loader import Loader
 from libos.plan import Program
+from libos.python_programs import Main, load_python_program, program_from_file
 
 CHUNK = 20_000_000
 """Cycles between looks at the progress line."""
@@ -43,6 +44,8 @@ class _Loaded:
     spec: ProgramSpec
     library: Library
     application: Path
+    main: Main | None = None
+    """Of a program in Python: what it does."""
     environment: int = 0
 
 
@@ -99,9 +102,11 @@ class Session:
         source = find_application(spec.app)
         library = find_library(spec.libos)
         image = guests.build_application(source) if source.suffix == ".c" else source
-        if source.suffix == ".py" and not isinstance(library, PythonLibrary):
-            library = find_library("python")
-        return _Loaded(spec, library, image)
+        if source.suffix != ".py":
+            return _Loaded(spec, library, image)
+        if not isinstance(library, PythonLibrary):
+            library = find_library("python+clock")
+        return _Loaded(spec, library, image, program_from_file(source).main)
 
     def _make_cpu(self, memory: PhysicalMemory, supervisor: int) -> FastCpu:
         recording = self.scenario.record_references is not None
@@ -150,7 +155,10 @@ class Session:
         try:
             init = Loader(exo)
             for loaded, program in zip(self._programs, programs, strict=True):
-                loaded.environment = await init.load(program)
+                if loaded.main is not None:
+                    loaded.environment = await load_python_program(exo, loaded.main, program)
+                else:
+                    loaded.environment = await init.load(program)
                 spec = loaded.spec
                 if spec.guarantee:
                     await exo.set_quota(loaded.environment, spec.quota or self.memory.frames, spec.guarantee)

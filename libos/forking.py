@@ -21,7 +21,7 @@ from exokernel.abi.layout import PAGE_SHIFT, PAGE_SIZE, SECTORS_PER_PAGE
 from libos.books import Origin, Page
 from libos.page_tables import dirty_in, frame_in, read_entry
 from libos.paging import COPY_PAGE
-from libos.startup import SHARED_SLOT, RegionKind, StartBlock
+from libos.startup import SHARED_SLOT, RegionKind
 from libos.transfers import GONE, begin_transfer, let_go, wait_for
 
 if TYPE_CHECKING:
@@ -33,33 +33,24 @@ _PATIENCE: Final = 5_000_000
 """Cycles to wait for a frame that somebody else must give."""
 
 
-class _NoRoom(Exception):  # noqa: N818 - nothing is wrong
+class _NoRoom(Exception):
     """There are not enough frames for a child."""
 
 
 async def fork(parent: LibraryOS, context: int) -> int:
-    """Make a copy of the environment, whose context `context` called os_fork; gives the child's number or, with everything
-    undone but the marks of copying on write, -1."""
-    if not parent.start.entry:
-        return -1
-    registers = list(await parent.registers(context))
-    registers[0] = 0
-    exo, start = parent.exo, parent.start
+    """Make a copy of the environment, whose context `context` called os_fork; gives the child's number.
+
+    Gives -1 if there is no room, with everything undone but the marks of copying on write.
+    """
+    registers = await parent.registers(context)
     await parent.paging.enter()
-    child, sector = 0, None
+    under_way = _Fork(parent)
     try:
-        child = await exo.create_environment()
-        if start.swap_pages:
-            sector = await exo.alloc_sectors(start.swap_pages * SECTORS_PER_PAGE)
-            await exo.share_sectors(sector, child, Sharing.HOLD, _EVERYTHING)
-        await _Fork(parent, child, start if sector is None else start.at_swap(sector)).give(tuple(registers))
+        await under_way.make((0, *registers[1:]))
+        child = under_way.child
     except (Refused, _NoRoom):
-        if child:
-            with suppress(Refused):
-                await exo.destroy(child)
         child = -1
-    if sector is not None:
-        await exo.free_sectors(sector)
+    await under_way.tidy_up(failed=child < 0)
     await parent.paging.leave()
     return child
 
@@ -80,37 +71,56 @@ class _Fork:
     child's tables, so nothing would come free.
     """
 
-    def __init__(self, parent: LibraryOS, child: int, start: StartBlock) -> None:
+    def __init__(self, parent: LibraryOS) -> None:
         self._parent = parent
         self._paging = parent.paging
         self._exo = parent.exo
-        self._child = child
-        self._start = start
+        self._start = parent.start
         self._given: set[int] = set()
+        self._between: int | None = None
+        """A frame by way of which pages are copied in the swap extent."""
+        self._sector: int | None = None
+        self.child = 0
 
-    async def give(self, registers: tuple[int, ...]) -> None:
-        """Give the child all it needs, and start it."""
+    async def make(self, registers: tuple[int, ...]) -> None:
+        """Make the child, give it all it needs, and start it.  Raises Refused or _NoRoom when there is too little."""
+        exo = self._exo
+        self.child = await self._with_room(exo.create_environment)
+        if self._start.swap_pages:
+            self._sector = await exo.alloc_sectors(self._start.swap_pages * SECTORS_PER_PAGE)
+            self._start = self._start.at_swap(self._sector)
+            await exo.share_sectors(self._sector, self.child, Sharing.HOLD, _EVERYTHING)
         await self._give_resident_regions()
-        between: int | None = None
-        numbers = self._paging.books.pages
-        while waiting := [number for number in numbers if number not in self._given]:
-            for number in waiting:
-                page = numbers[number]
-                if page.origin is Origin.SWAP and page.frame is None:
-                    if between is None:
-                        between = await self._with_room(self._exo.alloc_page)
-                    await self._copy_swapped(number, between)
-                elif page.frame is not None and not await self._share(number, page, page.frame):
-                    await self._paging.taken.settle_missing(number)
-                    continue
-                self._given.add(number)
-        if between is not None:
-            await let_go(self._exo, between)
+        await self._give_pages()
         library = self._parent.shallow_copy()
         self._parent.fork(library, self._start)
         library.unborn = registers
-        await self._exo.set_library(self._child, library)
-        await self._exo.start(self._child, _NO_ADDRESS, 0)
+        await exo.set_library(self.child, library)
+        await exo.start(self.child, _NO_ADDRESS, 0)
+
+    async def tidy_up(self, failed: bool) -> None:
+        """Let go of what is the child's alone now, and of the child too if it cannot be."""
+        if self._between is not None:
+            await let_go(self._exo, self._between)
+        if failed and self.child:
+            with suppress(Refused):
+                await self._exo.destroy(self.child)
+        if self._sector is not None:
+            await self._exo.free_sectors(self._sector)
+
+    async def _give_pages(self) -> None:
+        """Give the child every page that the program has touched; pages taken meanwhile have another turn."""
+        pages = self._paging.books.pages
+        while waiting := [number for number in pages if number not in self._given]:
+            for number in waiting:
+                page = pages[number]
+                if page.frame is None:
+                    if page.origin is Origin.SWAP:
+                        await self._copy_swapped(number)
+                elif not await self._share(number, page, page.frame):
+                    await self._paging.taken.settle_missing(number)
+                    continue
+                self._given.add(number)
 
     async def _with_room(self, call: Callable[[], Awaitable[int]]) -> int:
         """Make a down-call that needs a frame; while there is none, let a page leave that is not the child's yet."""
@@ -131,11 +141,11 @@ class _Fork:
                 raise _NoRoom from None
 
     async def _map(self, va: int, frame: int, rights: int) -> None:
-        await self._with_room(lambda: self._exo.create_mapping(va, frame, rights, self._child))
+        await self._with_room(lambda: self._exo.create_mapping(va, frame, rights, self.child))
 
     async def _give_resident_regions(self) -> None:
         """Map shared text in the child, and give it copies of what is private and not pageable."""
-        await self._exo.give_capability(self._child, SHARED_SLOT, Rights.READ | Rights.EXECUTE, SHARED_SLOT)
+        await self._exo.give_capability(self.child, SHARED_SLOT, Rights.READ | Rights.EXECUTE, SHARED_SLOT)
         for region in self._start.regions:
             if region.kind.pageable:
                 continue
@@ -149,7 +159,7 @@ class _Fork:
 
     async def _copy_private(self, va: int) -> int:
         contents = await self._exo.read(va, PAGE_SIZE)
-        frame = await self._with_room(lambda: self._exo.alloc_page(ANY, self._child))
+        frame = await self._with_room(lambda: self._exo.alloc_page(ANY, self.child))
         await self._paging.map(self._start.window, frame, Rights.READ | Rights.WRITE)
         await self._exo.write(self._start.window, contents)
         await self._exo.remove_mapping(self._start.window)
@@ -166,9 +176,9 @@ class _Fork:
         page.dirty = page.dirty or dirty_in(entry)
         page.shared = bool(region.rights & Rights.WRITE)
         try:
-            await self._exo.share_page(frame, self._child, Sharing.HOLD, _EVERYTHING)
+            await self._exo.share_page(frame, self.child, Sharing.HOLD, _EVERYTHING)
             if self._paging.backed and region.kind.swappable:
-                await self._exo.set_backing(frame, self._slot(number), self._child)
+                await self._exo.set_backing(frame, self._slot(number), self.child)
             await self._map(va, frame, Rights.READ)
             await self._exo.create_mapping(va, frame, Rights.READ)
         except Refused as refused:
@@ -181,10 +191,12 @@ class _Fork:
         """A page's place in the child's swap extent."""
         return self._paging.regions.slot(number) - self._parent.start.swap_sector + self._start.swap_sector
 
-    async def _copy_swapped(self, number: int, frame: int) -> None:
-        """Copy a page from the parent's swap extent to the child's, by way of a frame."""
+    async def _copy_swapped(self, number: int) -> None:
+        """Copy a page from the parent's swap extent to the child's."""
+        if self._between is None:
+            self._between = await self._with_room(self._exo.alloc_page)
         for write, sector in ((False, self._paging.regions.slot(number)), (True, self._slot(number))):
-            request = await begin_transfer(self._exo, write, sector, SECTORS_PER_PAGE, frame)
+            request = await begin_transfer(self._exo, write, sector, SECTORS_PER_PAGE, self._between)
             if request is None:
                 raise _NoRoom
             await wait_for(self._exo, request)

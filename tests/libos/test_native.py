@@ -290,11 +290,11 @@ def test_freeing_twice_is_found_out(tmp_path: Path) -> None:
 # Several programs, and a kernel that asks and takes.
 
 MIX = (
-    ("quicksort", 9000),
-    ("pagewalk", "--pattern", "zipf", "--pages", 60, "--steps", 900, "--write", 30),
-    WALK,
-    ("hashjoin", 1500, 2500),
-    ("forkdemo", 12, 2),
+    ("quicksort", 40_000),
+    ("pagewalk", "--pattern", "zipf", "--pages", 90, "--steps", 1500, "--write", 30),
+    ("pagewalk", "--pattern", "random", "--pages", 60, "--steps", 1500, "--write", 50),
+    ("hashjoin", 2500, 4000),
+    ("forkdemo", 20, 2),
 )
 
 
@@ -316,7 +316,7 @@ def run_mix(machine: Machine, **options: object) -> list[Ended]:
 
 
 @pytest.mark.parametrize("policy", [LargestHolder, Proportional, Oldest])
-@pytest.mark.parametrize("frames", [170, 190])
+@pytest.mark.parametrize("frames", [240, 300])
 def test_who_is_asked_gives_and_nothing_is_taken(policy: type[MemoryPolicy], frames: int) -> None:
     ends = run_mix(Machine(frames, policy=policy()))
     assert sum(ended.evictions for ended in ends) > 0
@@ -324,7 +324,7 @@ def test_who_is_asked_gives_and_nothing_is_taken(policy: type[MemoryPolicy], fra
 
 
 @pytest.mark.parametrize("policy", [SeizeLargest, SeizeOldest])
-@pytest.mark.parametrize("frames", [170, 190])
+@pytest.mark.parametrize("frames", [240, 300])
 def test_a_kernel_that_takes_pages_loses_none_that_have_backing(policy: type[MemoryPolicy], frames: int) -> None:
     ends = run_mix(Machine(frames, policy=policy()), register_backing=True)
     assert sum(ended.accounts.taken for ended in ends) > 0
@@ -332,7 +332,7 @@ def test_a_kernel_that_takes_pages_loses_none_that_have_backing(policy: type[Mem
 
 def test_pages_saved_after_a_missed_deadline_come_back(tmp_path: Path) -> None:
     settings = Settings(release_deadline=300, release_hard_limit=2000)
-    ends = run_mix(Machine(180, settings=settings), register_backing=True)
+    ends = run_mix(Machine(250, settings=settings), register_backing=True)
     assert sum(ended.accounts.taken for ended in ends) > 0
 
 
@@ -366,7 +366,7 @@ class Chaos(SeizeLargest):
 def test_taking_any_frame_at_any_instruction_loses_nothing(seed: int) -> None:
     """Slices end in the middle of handlers, and what is taken may be what a handler has in hand."""
     settings = Settings(quantum=(100_000, 3000, 1500, 700)[seed % 4])
-    run_mix(Machine(190, policy=Chaos(seed), settings=settings), register_backing=True)
+    run_mix(Machine(245, policy=Chaos(seed), settings=settings), register_backing=True)
 
 
 # Fork.

@@ -34,7 +34,7 @@ def test_every_function_of_the_interface_has_a_method() -> None:
         ("((void (*)(void))os_region(4096))();", 139, "(execute), rip 0x"),
         ("*(volatile char *)main = 1;", 139, "(write), rip 0x4"),
         ("os_write((void *)0x7fff0000, 5);", 139, "segmentation fault at 0x7fff0000 (read)"),
-        ("volatile int zero = 0; return 1 / zero;", 136, "trap: exception 0 at rip 0x4"),
+        ("volatile int zero = 0, seven = 7; return seven / zero;", 136, "trap: exception 0 at rip 0x4"),
         ('__asm__ volatile("ud2");', 132, "trap: exception 6 at rip 0x4"),
         ('__asm__ volatile("hlt");', 132, "trap: privileged instruction, vector 13 at rip 0x4"),
         ('__asm__ volatile("int $0x80");', 132, "trap: software interrupt 128 at rip 0x4"),

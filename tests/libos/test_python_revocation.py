@@ -148,7 +148,7 @@ def test_pages_that_were_never_written_are_not_lost_when_they_are_taken(tmp_path
     ended, *_ = machine.run([over_python(source, library=KeepsItsStack), hungry()])
     assert (ended.status, ended.output) == (0, "")
     assert ended.accounts.taken > 20
-    assert ended.accounts.sectors_written == 0
+    assert ended.swap_out < 8
 
 
 def test_more_pages_taken_at_once_than_there_are_records_come_back_all_the_same(
