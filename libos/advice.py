@@ -22,7 +22,8 @@ class Advice(IntEnum):
 
 
 async def advise(paging: Paging, va: int, size: int, advice: int) -> bool:
-    """Take the advice for `size` bytes from `va` on; False if the range is not the program's or the advice is unknown."""
+    """Take the advice for `size` bytes from `va` on; False if the range is not the program's or the advice is
+    unknown."""
     if advice not in Advice.__members__.values():
         return False
     numbers = range(-(-va >> PAGE_SHIFT), va + size >> PAGE_SHIFT)

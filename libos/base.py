@@ -1,6 +1,7 @@
 """The Python library OS: one async method for each up-call, and one for each function of the application's interface.
 
-`LibraryOS` runs a program as it is.  A subclass overrides what it wants to do otherwise and calls `super()` for the rest:
+`LibraryOS` runs a program as it is.  A subclass overrides what it wants to do otherwise and calls `super()` for the
+rest:
 
     class Quiet(LibraryOS):
         async def os_write(self, context, text, size):
@@ -44,8 +45,8 @@ _SIGSYS: Final = 31
 
 
 class LibraryOS:
-    """The base: `frames` bounds the program's resident pages (0: only the kernel does), `seed` settles every random choice,
-    and `strategy`, which is called with these two, says which page leaves."""
+    """The base: `frames` bounds the program's resident pages (0: only the kernel does), `seed` settles every random
+    choice, and `strategy`, which is called with these two, says which page leaves."""
 
     name: ClassVar[str] = "python"
     summary: ClassVar[str] = "demand paging, with clock replacement"
@@ -65,7 +66,8 @@ class LibraryOS:
         self.heap = Heap(self.paging.regions.grow)
 
     def fork(self, child: "LibraryOS", start: StartBlock) -> None:
-        """Turn `child`, a shallow copy of this object, into the library OS of a forked environment that begins with `start`.
+        """Turn `child`, a shallow copy of this object, into the library OS of a forked environment that begins with
+        `start`.
 
         Called when the child has been given its frames and its swap extent.  A subclass with mutable fields of its own
         gives the child copies of them, and calls this.
@@ -173,7 +175,8 @@ class LibraryOS:
         return self.paging.regions.grow(size) or 0
 
     async def os_map_file(self, context: int, name: int, size: int) -> int:
-        """The address of a file whose name lies at `name`, or 0; its size in bytes is stored at `size` unless that is 0."""
+        """The address of a file whose name lies at `name`, or 0; its size in bytes is stored at `size` unless that is
+        0."""
         region = self.paging.regions.open_file(await self.text_at(name))
         if region is None:
             return 0

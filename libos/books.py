@@ -29,14 +29,17 @@ class Origin(Enum):
 
 
 _FIRST: Final = {
-    RegionKind.DATA: Origin.SWAP, RegionKind.ZERO: Origin.ZERO, RegionKind.HEAP: Origin.ZERO, RegionKind.FILE: Origin.FILE,
+    RegionKind.DATA: Origin.SWAP,
+    RegionKind.ZERO: Origin.ZERO,
+    RegionKind.HEAP: Origin.ZERO,
+    RegionKind.FILE: Origin.FILE,
 }
 
 
 @dataclass(slots=True)
 class Page:
-    """The row of one page.  `dirty`: written since it equalled its origin, although its page-table entry need not say so
-    (an entry that was replaced has forgotten).  `shared`: mapped read-only because another environment may hold the
+    """The row of one page.  `dirty`: written since it equalled its origin, although its page-table entry need not say
+    so (an entry that was replaced has forgotten).  `shared`: mapped read-only because another environment may hold the
     frame.  `recomputable`: the program does not want it written to swap."""
 
     origin: Origin
@@ -100,8 +103,8 @@ class Books:
         return number in self.cleaning.values()
 
     def inherit(self, parent: "Books") -> None:
-        """Take over a parent's rows in the books of its child, whose frames are the parent's and whose places in the swap
-        extent have only what was not resident; the strategy starts anew."""
+        """Take over a parent's rows in the books of its child, whose frames are the parent's and whose places in the
+        swap extent have only what was not resident; the strategy starts anew."""
         for number, page in parent.pages.items():
             self.pages[number] = replace(page, frame=None)
             if page.frame is not None:

@@ -110,20 +110,23 @@ class Departures:
         return True
 
     async def give_what_is_wanted(self) -> None:
-        """Give back as many frames as the kernel asks for in the own page, or the very one; all there are if it wants more.
+        """Give back as many frames as the kernel asks for in the own page, or the very one; all there are if it wants
+        more.
 
-        The writes of a bunch of victims are begun together, for the disk to put in order.
+        The writes of a bunch of victims are begun together, for the disk to put in order.  A bunch after which the
+        kernel wants no fewer is the last: its frames have other holders, as after a fork, and more would not help.
         """
+        before = None
         while self._books.resident:
-            words = await self._exo.read(_WANTED, 16)
-            count, wanted = int.from_bytes(words[:8], "little"), int.from_bytes(words[8:], "little")
-            if not count:
+            count, wanted = await self._wanted()
+            if not count or (before is not None and count >= before):
                 return
             if wanted != ANY:
                 number = next((number for number, page in self._books.resident.items() if page.frame == wanted), None)
                 if number is not None:
                     await self.one(number)
                 return
+            before = count
             look = await Look.at(self._exo, self._books)
             leaving = []
             for _ in range(min(count, AT_ONCE, len(self._books.resident))):
@@ -134,11 +137,16 @@ class Departures:
             for departure in leaving:
                 await self.finish(departure)
 
+    async def _wanted(self) -> tuple[int, int]:
+        """How many frames the kernel wants back, and which if it is a certain one (else ANY)."""
+        words = await self._exo.read(_WANTED, 16)
+        return int.from_bytes(words[:8], "little"), int.from_bytes(words[8:], "little")
+
     async def clean(self) -> None:
         """Begin to write the pages that the strategy wants cleaned while they stay.
 
-        The write is begun first, so the frame cannot be taken, and then the dirty bit is cleared: what the program writes
-        from now on makes the page dirty again.
+        The write is begun first, so the frame cannot be taken, and then the dirty bit is cleared: what the program
+        writes from now on makes the page dirty again.
         """
         books, numbers = self._books, self._to_clean
         self._to_clean = []

@@ -4,9 +4,9 @@ Resident pages of the program become co-held and read-only on both sides, and wh
 (`libos.paging`).  Pages in the swap extent are copied to the child's own.  Shared text is mapped by the capability in
 SHARED_SLOT, which the child is given.  The library's own state is copied field by field (`LibraryOS.fork`).
 
-The child is started at address 0, which is never mapped: its first act is a page fault, in which its own library puts its
-registers in place.  So it does not matter whether it gets the CPU before its parent has come to an end.  Vector registers
-are not copied: os_fork is a function, and by the System V ABI they are its caller's to save.
+The child is started at address 0, which is never mapped: its first act is a page fault, in which its own library puts
+its registers in place.  So it does not matter whether it gets the CPU before its parent has come to an end.  Vector
+registers are not copied: os_fork is a function, and by the System V ABI they are its caller's to save.
 """
 
 from __future__ import annotations
@@ -80,6 +80,7 @@ class _Fork:
         self._between: int | None = None
         """A frame by way of which pages are copied in the swap extent."""
         self._sector: int | None = None
+        self._deadline: int | None = None
         self.child = 0
 
     async def make(self, registers: tuple[int, ...]) -> None:
@@ -123,7 +124,9 @@ class _Fork:
                 self._given.add(number)
 
     async def _with_room(self, call: Callable[[], Awaitable[int]]) -> int:
-        """Make a down-call that needs a frame; while there is none, let a page leave that is not the child's yet."""
+        """Make a down-call that needs a frame; while there is none, let a page leave that is not the child's yet, and
+        then wait for a while.  Raises Refused for any other reason, _NoRoom when the time is over."""
+        seen: int | None = None
         while True:
             try:
                 return await call()
@@ -134,11 +137,20 @@ class _Fork:
             number = next((number for number in resident if number not in self._given), None)
             if number is not None:
                 await self._paging.departures.one(number)
-                continue
-            try:
-                await self._exo.block(Event.FRAMES, 0, await self._exo.time() + _PATIENCE)
-            except Refused:
-                raise _NoRoom from None
+            elif seen is None:
+                seen = await self._paging.frames_seen()
+            else:
+                await self._wait(seen)
+                seen = None
+
+    async def _wait(self, seen: int) -> None:
+        now = await self._exo.time()
+        if self._deadline is None:
+            self._deadline = now + _PATIENCE
+        try:
+            await self._exo.block(Event.FRAMES, seen, self._deadline)
+        except Refused:
+            raise _NoRoom from None
 
     async def _map(self, va: int, frame: int, rights: int) -> None:
         await self._with_room(lambda: self._exo.create_mapping(va, frame, rights, self.child))

@@ -3,8 +3,8 @@
     wsclock                the base with the replacement strategy of that name, for every strategy a live pager can use
     ./mypager.py:MyPager   a strategy of the user's own, or a whole library OS, out of a Python file
 
-Either way the answer is a function that makes a library OS for one environment, from the resident limit in frames (0: only
-the kernel bounds it) and a seed.
+Either way the answer is a function that makes a library OS for one environment, from the resident limit in frames (0:
+only the kernel bounds it) and a seed.
 """
 
 import importlib.util
@@ -44,8 +44,8 @@ def library_named(name: str) -> LibraryMaker:
         return partial(LibraryOS, strategy=STRATEGIES[part])
     if part in STRATEGIES:
         raise LoadError(
-            f"The policy '{part}' must see every reference, which no hardware reports; use it with exo replay, or choose one "
-            f"of {', '.join(parts())}."
+            f"The policy '{part}' must see every reference, which no hardware reports; use it with exo replay, or "
+            f"choose one of {', '.join(parts())}."
         )
     near = get_close_matches(part.lower(), parts(), n=1)
     advice = f"did you mean '{near[0]}'?" if near else f"choose one of {', '.join(parts())}."
@@ -53,7 +53,8 @@ def library_named(name: str) -> LibraryMaker:
 
 
 def library_from_file(path: Path, name: str = "") -> LibraryMaker:
-    """The class `name` of a Python file, a `Strategy` for the base or a `LibraryOS`; without a name the only one there is.
+    """The class `name` of a Python file, a `Strategy` for the base or a `LibraryOS`; without a name the only one there
+    is.
 
     Raises LoadError with a sentence if there is no such file or class, it is of another kind, or importing it fails.
     """
@@ -61,7 +62,9 @@ def library_from_file(path: Path, name: str = "") -> LibraryMaker:
     if issubclass(found, LibraryOS):
         return found
     if found.needs_every_reference:
-        raise LoadError(f"{path}: {found.__name__} must see every reference, which no hardware reports; it can only be replayed.")
+        raise LoadError(
+            f"{path}: {found.__name__} must see every reference, which no hardware reports; it can only be replayed."
+        )
     missing = sorted(found.__abstractmethods__)
     if missing:
         raise LoadError(f"{path}: {found.__name__} does not define {', '.join(missing)}, which a Strategy must have.")
@@ -85,7 +88,8 @@ def load_module(path: Path) -> ModuleType:
         specification.loader.exec_module(module)
     except Exception as error:
         del sys.modules[specification.name]
-        raise LoadError(f"{path}{_line_of(error, path)} cannot be imported: {type(error).__name__}: {error}.") from error
+        why = f"{type(error).__name__}: {error}"
+        raise LoadError(f"{path}{_line_of(error, path)} cannot be imported: {why}.") from error
     finally:
         sys.path.remove(str(path.parent))
     return module

@@ -1,7 +1,7 @@
 """Accessed and dirty bits, read from the page tables that the kernel shows the environment as an array of words.
 
-One load gets the entries of the 512 pages of a last-level table, so a look at all resident pages costs about as many loads
-as they span stretches of 2 MiB.
+One load gets the entries of the 512 pages of a last-level table, so a look at all resident pages costs about as many
+loads as they span stretches of 2 MiB.
 """
 
 from collections.abc import Iterable

@@ -1,7 +1,7 @@
 """Demand paging with swap: how a page comes in, and the section in which everything about pages happens.
 
-Which page leaves is said by a replacement strategy (`libos.replacement`), how it leaves by `libos.departure`, and what was
-taken by force is put right by `libos.taken`.
+Which page leaves is said by a replacement strategy (`libos.replacement`), how it leaves by `libos.departure`, and what
+was taken by force is put right by `libos.taken`.
 
 Where backing is named for every frame (START_REGISTER_BACKING), three things keep a page's place in the swap extent the
 truth at every instant: the frame has its contents before the backing is named, the backing is named before the frame is
@@ -108,8 +108,8 @@ class Paging:
     # Frames.
 
     async def take_frame(self) -> int:
-        """A frame of zeros: a free one within the bound, else after the strategy's victim has left.  Waits for frames if
-        nothing is left to give."""
+        """A frame of zeros: a free one within the bound, else after the strategy's victim has left.  Waits for frames
+        if nothing is left to give."""
         seen: int | None = None
         while True:
             refused = None
@@ -143,9 +143,13 @@ class Paging:
         if refused.error is Error.OVER_QUOTA:
             await end(self.exo, "The program's quota of frames is too small for it to run.", BROKEN_LIBRARY)
         if seen is None:
-            return int.from_bytes(await self.exo.read(_FRAMES, 8), "little")
+            return await self.frames_seen()
         await self.exo.block(Event.FRAMES, seen)
         return None
+
+    async def frames_seen(self) -> int:
+        """How often frames have come free, as `block(FRAMES)` wants to know."""
+        return int.from_bytes(await self.exo.read(_FRAMES, 8), "little")
 
     # Coming in.
 
@@ -232,8 +236,8 @@ class Paging:
     # Copy-on-write.
 
     async def _stop_sharing(self, number: int, page: Page, region: Region) -> None:
-        """A write to a page that may be shared: the frame is ours alone by now, or the page gets a copy.  Whatever comes in
-        between, the program tries again."""
+        """A write to a page that may be shared: the frame is ours alone by now, or the page gets a copy.  Whatever
+        comes in between, the program tries again."""
         va, old = number << PAGE_SHIFT, page.frame
         assert old is not None
         word = int.from_bytes(await self.exo.read(FRAME_TABLE + 8 * old, 8), "little")

@@ -1,9 +1,9 @@
 """Programs in Python over a Python library OS: how they are found, and how they are started.
 
-A program is a file with `async def main(exo, arguments)`, whose docstring begins with a sentence about it.  It acts with
-the authority of its environment alone: `exo` is the table of down-calls with the functions of the library OS added, and
-`exo.read` and `exo.write` go through the environment's page tables, so that they page-fault into the library OS like any
-load and store.  What `main` returns is the exit status, and nothing is 0.
+A program is a file with `async def main(exo, arguments)`, whose docstring begins with a sentence about it.  It acts
+with the authority of its environment alone: `exo` is the table of down-calls with the functions of the library OS
+added, and `exo.read` and `exo.write` go through the environment's page tables, so that they page-fault into the
+library OS like any load and store.  What `main` returns is the exit status, and nothing is 0.
 """
 
 import inspect
@@ -108,8 +108,10 @@ async def load_python_program(exo: Exo, main: Main, program: Program) -> int:
         if environment:
             with suppress(Refused):
                 await exo.destroy(environment)
-        advice = "give the machine a larger disk or the program a smaller heap" if refused.error is Error.NO_SECTORS else ""
-        raise LoadError(f"{program.name} could not be started: {refused}{advice and '; '}{advice}.") from refused
+        advice = ""
+        if refused.error is Error.NO_SECTORS:
+            advice = "; give the machine a larger disk or the program a smaller heap"
+        raise LoadError(f"{program.name} could not be started: {refused}{advice}.") from refused
     return environment
 
 

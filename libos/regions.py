@@ -1,7 +1,7 @@
 """The regions of a program's address space: which page is the program's, and where its contents come from.
 
-A page is known by its virtual page number, the address divided by 4096.  A HEAP region is the program's up to the break,
-which `grow` moves, and a FILE region from the moment it was asked for.
+A page is known by its virtual page number, the address divided by 4096.  A HEAP region is the program's up to the
+break, which `grow` moves, and a FILE region from the moment it was asked for.
 """
 
 from bisect import bisect_right
@@ -16,9 +16,10 @@ class Regions:
 
     def __init__(self, start: StartBlock) -> None:
         self.start = start
-        self._regions = sorted((region for region in start.regions if region.kind.pageable), key=lambda region: region.va)
+        pageable = (region for region in start.regions if region.kind.pageable)
+        self._regions = sorted(pageable, key=lambda region: region.va)
         self._begins = [region.va for region in self._regions]
-        self._break: dict[int, int] = {region.va: region.va for region in self._regions if region.kind is RegionKind.HEAP}
+        self._break = {region.va: region.va for region in self._regions if region.kind is RegionKind.HEAP}
         self._opened: set[int] = set()
 
     def copy(self, start: StartBlock) -> Self:
@@ -60,7 +61,8 @@ class Regions:
         return region.sector + first, min(SECTORS_PER_PAGE, -(-region.size // SECTOR_SIZE) - first)
 
     def grow(self, size: int) -> int | None:
-        """Hand out `size` bytes, rounded up to pages, of the heap region: their address, or None if there are not so many."""
+        """Hand out `size` bytes, rounded up to pages, of the heap region: their address, or None if there are not so
+        many."""
         size = (size + PAGE_SIZE - 1) & -PAGE_SIZE
         for region in self._regions:
             if region.kind is RegionKind.HEAP and 0 < size <= region.end - self._break[region.va]:

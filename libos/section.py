@@ -2,12 +2,14 @@
 
 Handlers are coroutines of one environment: while one waits for the disk, another may be started.  The rules:
 
- 1. Whoever reads the books and then changes them, with anything awaited in between, does so between `enter` and `leave`.
-    A page fault, advice or a fork that finds the section occupied waits for its turn.
+ 1. Whoever reads the books and then changes them, with anything awaited in between, does so between `enter` and
+    `leave`. A page fault, advice or a fork that finds the section occupied waits for its turn.
  2. A request (`please_release_page`, `pages_taken`) does not wait: it leaves a note, and whoever is inside sees to it
-    before it leaves.  So a request is honoured although a page fault is being handled, and nobody waits for one another.
+    before it leaves.  So a request is honoured although a page fault is being handled, and nobody waits for one
+    another.
  3. Inside, nobody touches the program's memory in a way that could page-fault: there is `read_if_mapped`.
- 4. Inside, one waits for a disk request of one's own, which ends by itself, or, having nothing left to give, for frames.
+ 4. Inside, one waits for a disk request of one's own, which ends by itself, or, having nothing left to give, for
+    frames.
 """
 
 from typing import Final

@@ -1,8 +1,8 @@
 """Pages taken by force: the books are brought in line with the kernel's records in the own page.
 
 Record n lies at n modulo TAKEN_RECORDS, so after a long sleep the oldest may be gone.  Then the page tables tell which
-pages are missing.  Where a backing sector was named for every page, its place in the swap extent has the contents, whether
-the kernel had to write them or not, because no page that was never written had a backing (see `libos.paging`).
+pages are missing.  Where a backing sector was named for every page, its place in the swap extent has the contents,
+whether the kernel had to write them or not, because no page that was never written had a backing (see `libos.paging`).
 """
 
 from typing import Any, Final

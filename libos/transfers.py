@@ -22,7 +22,8 @@ async def let_go(exo: Exo, frame: int) -> None:
 
 
 async def begin_transfer(exo: Exo, write: bool, sector: int, sectors: int, frame: int) -> int | None:
-    """Begin to write a frame to sectors or to read it from them; gives the request, None if the frame has been taken."""
+    """Begin to write a frame to sectors or to read it from them; gives the request, None if the frame has been
+    taken."""
     while True:
         try:
             return await (exo.write_sectors if write else exo.read_sectors)(sector, sectors, frame)

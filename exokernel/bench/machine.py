@@ -131,7 +131,7 @@ def _bare_loop() -> float:
     return seconds
 
 
-def _bare_stops() -> float:
+def bare_stops() -> float:
     """Microseconds of one stop at a `syscall` and one start again through Unicorn's Python wrappers."""
     engine, machine = _bare_engine(_repeat(_call("null"), CALLS), CALLS)
     engine.hook_add(unicorn.UC_HOOK_INSN, lambda uc, _: uc.emu_stop(), None, 1, 0, x86_const.UC_X86_INS_SYSCALL)
@@ -171,12 +171,12 @@ def guest_speed(rounds: int) -> dict[str, Any]:
 
 def null_downcall(rounds: int) -> dict[str, Any]:
     """An empty down-call from machine code."""
-    ours, bare = in_turns(rounds, lambda: _timed(_repeat(_call("null"), CALLS)) / CALLS * 1e6, _bare_stops)
+    ours, bare = in_turns(rounds, lambda: _timed(_repeat(_call("null"), CALLS)) / CALLS * 1e6, bare_stops)
     return figure(ours, "us", bare, "an empty down-call, beside emu_start/emu_stop from Unicorn's Python wrappers")
 
 
 def switch(rounds: int) -> dict[str, Any]:
     """A directed yield from one environment to another."""
     count = CALLS // 2
-    ours, bare = in_turns(rounds, lambda: _timed(_repeat(_call("yield"), count), 2) / (2 * count) * 1e6, _bare_stops)
+    ours, bare = in_turns(rounds, lambda: _timed(_repeat(_call("yield"), count), 2) / (2 * count) * 1e6, bare_stops)
     return figure(ours, "us", bare, "a directed yield: one down-call and another address space, beside the same")

@@ -98,8 +98,9 @@ class ExposedPages:
         if self._words[word] == 0:
             self._free -= 1
             self._words[self.machine + FREE_FRAMES] = self._free
-        holders = frame.holders
-        value = (holders[0].number if holders else 0) | min(len(holders), 255) << pages.FRAME_HOLDERS_SHIFT
+        holders, value = frame.holders, 0
+        if holders:
+            value = holders[0].number | min(len(holders), 255) << pages.FRAME_HOLDERS_SHIFT
         if frame.table:
             value |= pages.FRAME_TABLE_FLAG
         elif frame.lost:

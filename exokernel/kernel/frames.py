@@ -45,9 +45,23 @@ class Frame:
     recency: int = 0x80
     """Eight samples of whether it was used, the latest in the highest bit."""
 
+    def forget(self) -> None:
+        """It is free: nothing of its past remains.  Its mappings are gone already."""
+        self.holders.clear()
+        self.loans.clear()
+        self.backing.clear()
+        self.clean.clear()
+        self.access.clear()
+        self.table = self.lost = self.used = False
+        self.recency = 0x80
+
     @property
     def reserved(self) -> bool:
-        return any(self.number in holder.reserved for holder in self.holders)
+        number = self.number
+        for holder in self.holders:  # noqa: SIM110 - any() over a generator costs more than the rest of an allocation
+            if number in holder.reserved:
+                return True
+        return False
 
 
 class FrameTable:
@@ -57,6 +71,8 @@ class FrameTable:
         self.memory = memory
         self.first = first
         self.used: dict[int, Frame] = {}
+        self._frames: dict[int, Frame] = {}
+        """Every frame that was ever given; one that was not is still zero."""
         self.free: dict[int, None] = dict.fromkeys(range(memory.frames - 1, first - 1, -1))
         self._exposed = exposed
         self._spaces = spaces
@@ -83,8 +99,13 @@ class FrameTable:
             del self.free[number]
         else:
             return None
-        self.memory.zero(number)
-        frame = self.used[number] = Frame(number, table=table)
+        frame = self._frames.get(number)
+        if frame is None:
+            frame = self._frames[number] = Frame(number)
+        else:
+            self.memory.zero(number)
+        self.used[number] = frame
+        frame.table = table
         if table:
             frame.holders.append(environment)
             environment.tables[number] = 0
@@ -163,6 +184,7 @@ class FrameTable:
 
     def _recycle(self, frame: Frame) -> None:
         del self.used[frame.number]
+        frame.forget()
         self.free[frame.number] = None
         self.freed += 1
         self._exposed.free(frame.number)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from exokernel.kernel.frames import Frame, FrameTable
 
 TABLE = paging.PRESENT | paging.WRITABLE | paging.USER
+WRITTEN = paging.ACCESSED | paging.DIRTY
 READ_ONLY = paging.PRESENT | paging.USER | paging.NX
 ADDRESS = 0x000F_FFFF_FFFF_F000
 BYTES_MAXIMUM = 1 << 20
@@ -258,6 +259,13 @@ class AddressSpaces:
 
     def address(self, environment: Environment, va: int, write: bool) -> int:
         """Physical address (bytes) behind `va` with the environment's own rights.  Raises AccessFault."""
+        leaf = environment.leaves.get(va >> 21)
+        if leaf is not None:
+            slot = (leaf >> 3) + (va >> PAGE_SHIFT & 511)
+            entry = self._words[slot]
+            if entry & TABLE == TABLE or (entry & paging.PRESENT and not write):
+                self._words[slot] = entry | (WRITTEN if write else paging.ACCESSED)
+                return entry & ADDRESS | va & PAGE_SIZE - 1
         if not paging.is_canonical(va):
             raise Refusal(Error.BAD_ARGUMENT)
         result = paging.translate(self._words, environment.root, va, write)
@@ -286,6 +294,10 @@ class AddressSpaces:
         size = len(data)
         if size > BYTES_MAXIMUM:
             raise Refusal(Error.BAD_ARGUMENT)
+        if size <= PAGE_SIZE - (va & PAGE_SIZE - 1):
+            physical = self.address(environment, va, True) if size else 0
+            self.memory.view[physical : physical + size] = data
+            return
         places, done = [], 0
         while done < size:
             length = min(size - done, PAGE_SIZE - (va + done & PAGE_SIZE - 1))
@@ -293,13 +305,3 @@ class AddressSpaces:
             done += length
         for physical, start, length in places:
             self.memory.view[physical : physical + length] = data[start : start + length]
-
-    def write_words(self, environment: Environment, va: int, values: Sequence[int]) -> None:
-        """Store 64-bit words at an aligned address as the environment would; all or nothing.  Raises AccessFault."""
-        first = self.address(environment, va, True)
-        last = self.address(environment, va + 8 * len(values) - 8, True)
-        split = len(values) if last - first == 8 * len(values) - 8 else (PAGE_SIZE - (va & PAGE_SIZE - 1)) >> 3
-        for index, value in enumerate(values[:split]):
-            self._words[(first >> 3) + index] = value
-        for index, value in enumerate(reversed(values[split:])):
-            self._words[(last >> 3) - index] = value

@@ -8,6 +8,7 @@ request waits while a handler of its kind runs or a critical section is open, an
 
 from __future__ import annotations
 
+import struct
 from typing import TYPE_CHECKING
 
 from exokernel.abi.flags import ANY
@@ -129,13 +130,13 @@ class UpcallDelivery:
             top = old - RED_ZONE
         top &= ~15
         count = len(arguments)
-        frame = [words[register] for register in ARGUMENT_REGISTERS[:count]][::-1]
-        frame += [words[RIP], USER_CODE, words[RFLAGS], old, USER_STACK]
-        bottom = top - 8 * len(frame)
+        saved = [words[register] for register in ARGUMENT_REGISTERS[:count]][::-1]
+        frame = struct.pack(f"<{count + FRAME_WORDS}Q", *saved, words[RIP], USER_CODE, words[RFLAGS], old, USER_STACK)
+        bottom = top - len(frame)
         try:
             if bottom < environment.stack_base:
                 raise AccessFault(bottom, 0)
-            kernel.spaces.write_words(environment, bottom, frame)
+            kernel.spaces.write(environment, bottom, frame)
         except AccessFault as fault:
             where, detail = fault.va, f"delivering {upcall.name.lower()}"
             if upcall is Upcall.PAGE_FAULT:
@@ -151,8 +152,9 @@ class UpcallDelivery:
         own.set_own_word(environment, exposed.ACTIVE, own.own_word(environment, exposed.ACTIVE) | 1 << upcall)
         environment.accounts.upcalls += 1
         kernel.charge(environment, UPCALL_WORD * (count + FRAME_WORDS))
-        environment.make_ready(context)
-        kernel.consider(environment)
+        if context.state is not ContextState.READY:
+            environment.make_ready(context)
+            kernel.consider(environment)
 
     def resume_cpu(self, environment: Environment, context: Context, reason: int, value: int) -> bool:
         """Start again at the `resume_cpu` entry with every register zero but the arguments, if the library handles that."""

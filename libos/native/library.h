@@ -21,7 +21,6 @@
 
 #pragma GCC visibility push(hidden)
 
-#define NO_PAGE UINT32_MAX
 #define NO_REQUEST (-1)
 #define ENTRY_PRESENT 0x1
 #define ENTRY_FRAME(entry) (((entry) & 0xffffffffff000) >> EXO_PAGE_SHIFT)

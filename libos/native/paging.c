@@ -11,6 +11,10 @@
  */
 #include "library.h"
 
+/* With fewer resident pages than one instruction may touch, exchanging one's own for one another leads nowhere. */
+#define FEWEST 8
+#define PATIENCE 1000000
+
 uint8_t *page_state;
 uint32_t resident;
 int controls_children;
@@ -64,6 +68,11 @@ static void wait_for_frames(int64_t refusal, uint64_t seen) {
     exo_block(EXO_EVENT_FRAMES, seen, EXO_FOREVER);
 }
 
+/* Others have been asked for frames; gives 1 if some came free before patience was at an end. */
+static int wait_a_while(uint64_t seen) {
+    return exo_block(EXO_EVENT_FRAMES, seen, (uint64_t)exo_time() + PATIENCE) >= 0;
+}
+
 /* A frame of our own without a page: a new one within the bound, or the victim's. */
 uint32_t take_frame(int *zeroed) {
     for (;;) {
@@ -82,6 +91,8 @@ uint32_t take_frame(int *zeroed) {
             wait_for_frames(frame, seen);
             continue;
         }
+        if (resident < FEWEST && frame == EXO_NO_FRAME && wait_a_while(seen))
+            continue;
         struct departure leaving;
         if (!depart(choose_victim(), &leaving))
             continue;

@@ -1,6 +1,6 @@
 """A machine in which programs run over the native library OS, for tests: small, and all of it visible."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from libos.plan import Program
 
 CALLS = (calls_cpu, calls_disk, calls_environment, calls_memory)
 LIMIT = 20_000_000_000
+Beside = Callable[[Exo, list[int]], Awaitable[None]]
 
 
 @dataclass
@@ -43,15 +44,16 @@ class Machine:
     """Memory and disk sizes in frames and sectors.  `run` starts programs together and gives what became of each."""
 
     frames: int = 1024
-    sectors: int = 65536
+    sectors: int = 200_000
     policy: MemoryPolicy = field(default_factory=LargestHolder)
     settings: Settings = field(default_factory=Settings)
     kernel: Any = None
     deaths: Sequence[Death] = ()
     children: dict[int, str] = field(default_factory=dict)
 
-    def run(self, programs: Sequence[Program], files: Sequence[Path] = ()) -> list[Ended]:
-        """Programs name their images, libraries and files by host paths, which are attached here."""
+    def run(self, programs: Sequence[Program], beside: Beside | None = None) -> list[Ended]:
+        """Programs name their images, libraries and files by host paths, which are attached here; `beside` is what the
+        first environment does when they have been started."""
         memory, disk = PhysicalMemory(self.frames << 12), Disk(self.sectors)
         known: dict[str, Attachment] = {}
 
@@ -84,6 +86,8 @@ class Machine:
             loader = Loader(exo)
             for program in ready:
                 numbers.append(await loader.load(program))
+            if beside is not None:
+                await beside(exo, numbers)
             for number in numbers:
                 statuses.append(await exo.block(Event.EXIT, number, FOREVER))
 

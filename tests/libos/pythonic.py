@@ -1,4 +1,5 @@
-"""Programs over Python library OSes, for tests: made of compiled applications, of C written in the test, or of Python."""
+"""Programs over Python library OSes, for tests: made of compiled applications, of C written in the test, or of
+Python."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +21,7 @@ from libos.plan import Program
 from libos.python_programs import Main, load_python_program
 from tests.libos.machines import LIMIT, Ended
 
-HEADER = "#include <libos.h>\n#include <support.h>\n"
+HEADER = "/* A guest of a test. */\n#include <libos.h>\n#include <support.h>\n"
 
 
 def over_python(
@@ -41,7 +42,7 @@ def over_python(
 def c_program(directory: Path, body: str, name: str = "guest") -> Path:
     """A C file whose `main` is `body`."""
     source = directory / f"{name}.c"
-    source.write_text(f"/* A guest of a test. */\n{HEADER}int main(int argc, char **argv) {{\n(void)argc, (void)argv;\n{body}\n}}\n")
+    source.write_text(f"{HEADER}int main(int argc, char **argv) {{\n(void)argc, (void)argv;\n{body}\n}}\n")
     return source
 
 
@@ -54,9 +55,8 @@ def run_python(
         PhysicalMemory(machine_frames << 12), FastCpu, Disk(65536), policy or LargestHolder(), RoundRobin()
     )
     nothing: Any = None
-    program = Program(
-        "test", nothing, {}, arguments, frames=frames, heap_pages=heap_pages, python_library=library or LibraryOS(frames)
-    )
+    made = library or LibraryOS(frames)
+    program = Program("test", nothing, {}, arguments, frames=frames, heap_pages=heap_pages, python_library=made)
     ended: list[tuple[int, int]] = []
 
     async def init() -> None:

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from exokernel.policy.memory import SeizeOldest
+from exokernel.policy.memory import LargestHolder, SeizeOldest
+from exokernel.policy.views import Ask, MemoryView
 from libos.base import LibraryOS
 from libos.replacement import Clock
 from libos.startup import StartBlock
@@ -41,7 +42,8 @@ def test_copies_survive_seizing_where_backing_is_named() -> None:
     family = over_python("forkdemo", "24", "2", "4", register_backing=True)
     walk = over_python("pagewalk", "--pattern", "random", "--pages", 100, "--steps", 1500, register_backing=True)
     ended, _ = machine.run([family, walk])
-    assert lines(ended.output + "".join(machine.children.values())) == lines(expected_output(["forkdemo", "24", "2", "4"]))
+    everything = ended.output + "".join(machine.children.values())
+    assert lines(everything) == lines(expected_output(["forkdemo", "24", "2", "4"]))
 
 
 def test_a_page_that_nobody_writes_is_not_copied(tmp_path: Path) -> None:
@@ -160,3 +162,32 @@ def test_both_kinds_of_library_print_the_same(tmp_path: Path) -> None:
     assert outputs[0] == outputs[1]
 
 
+
+
+class ElderOnce(LargestHolder):
+    """Asks the eldest environment for a few frames, whoever else holds more."""
+
+    def choose(self, view: MemoryView, requester: int, count: int) -> list[Ask]:
+        elders = [e for e in view.environments() if e.releasable > 8 and e.number < requester]
+        return [Ask(elders[0].number, 4)] if elders else []
+
+
+def test_pages_whose_frames_others_hold_too_do_not_all_leave_because_a_few_frames_are_wanted(tmp_path: Path) -> None:
+    source = c_program(
+        tmp_path,
+        """
+        volatile char *memory = os_region(80 * PAGE_SIZE);
+        for (int i = 0; i < 80; i++) memory[i * PAGE_SIZE] = (char)i;
+        long child = os_fork();
+        if (child) return (int)os_wait(child);
+        volatile char *more = os_region(150 * PAGE_SIZE);
+        for (int i = 0; i < 150; i++) more[i * PAGE_SIZE] = 1;
+        for (int i = 0; i < 80; i++) if (memory[i * PAGE_SIZE] != (char)i) return 1;
+        return 0;
+        """,
+    )
+    machine = Machine(frames=250, policy=ElderOnce())
+    (ended,) = machine.run([over_python(source, library="random")])
+    (child,) = machine.children
+    assert (ended.status, machine.children[child]) == (0, "")
+    assert 0 < ended.evictions < 80
