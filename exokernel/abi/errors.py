@@ -41,7 +41,6 @@ class Error(IntEnum):
     TIMED_OUT = 17, "the deadline passed before the event"
     ONLY_PYTHON = 18, "this call takes a Python object and cannot be made from machine code"
     BAD_STATE = 19, "the environment is not in a state in which this makes sense (started already, not started yet)"
-    WOULD_HANG = 20, "nothing can ever end this wait"
 
 
 _BY_VALUE = {error.value: error for error in Error}

@@ -112,7 +112,7 @@ class Machine:
         ]
 
 
-def native(application: str | Path, *arguments: object, pager: str = "fifo", **options: Any) -> Program:
+def native(application: str | Path, *arguments: object, pager: str | Path = "fifo", **options: Any) -> Program:
     """A program over the native base with a pager, to be run by a Machine."""
     source = Path(application) if isinstance(application, Path) else guests.applications()[application].path
     part = guests.native_parts()[pager].path if isinstance(pager, str) else pager

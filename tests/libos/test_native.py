@@ -2,7 +2,7 @@
 
 from pathlib import Path
 from random import Random
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
@@ -39,7 +39,9 @@ CASES: tuple[tuple[object, ...], ...] = (
 )
 
 
-def run(case: tuple[object, ...], pager: str | Path = "fifo", machine: Machine | None = None, **options: object) -> Ended:
+def run(
+    case: tuple[object, ...], pager: str | Path = "fifo", machine: Machine | None = None, **options: Any
+) -> Ended:
     """Run one program to its end; it must print what it should."""
     machine = machine or Machine()
     (ended,) = machine.run([native(str(case[0]), *case[1:], pager=pager, **options)])
@@ -48,7 +50,7 @@ def run(case: tuple[object, ...], pager: str | Path = "fifo", machine: Machine |
     return ended
 
 
-def guest(directory: Path, body: str, *arguments: object, **options: object) -> Program:
+def guest(directory: Path, body: str, *arguments: object, **options: Any) -> Program:
     """A program whose main has this body."""
     source = directory / "guest.c"
     start = '#include "libos.h"\n#include "support.h"\nint main(int argc, char **argv) { (void)argc, (void)argv;\n'
@@ -56,7 +58,7 @@ def guest(directory: Path, body: str, *arguments: object, **options: object) -> 
     return native(source, *arguments, **options)
 
 
-def run_guest(directory: Path, body: str, machine: Machine | None = None, **options: object) -> Ended:
+def run_guest(directory: Path, body: str, machine: Machine | None = None, **options: Any) -> Ended:
     (ended,) = (machine or Machine()).run([guest(directory, body, **options)])
     return ended
 
@@ -303,7 +305,7 @@ MIX = (
 )
 
 
-def run_mix(machine: Machine, **options: object) -> list[Ended]:
+def run_mix(machine: Machine, **options: Any) -> list[Ended]:
     """Five programs at once, each with another pager; each must print what it should."""
     programs = [
         native(str(case[0]), *case[1:], pager=PAGERS[i % len(PAGERS)], **options) for i, case in enumerate(MIX)

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from exokernel.abi.layout import PAGE_SHIFT, PAGE_SIZE
+from exokernel.kernel.environment import Environment
+from exokernel.kernel.frames import Frame, FrameTable
 from exokernel.machine.cpu import FastCpu
 from libos.base import LibraryOS
 from libos.names import parts
@@ -187,18 +189,60 @@ def test_words_of_a_file_are_counted_with_few_frames(tmp_path: Path) -> None:
     assert ended.output.encode() == expected_output(["wordfreq", str(text)])
 
 
-def test_a_page_is_cleaned_in_the_background_and_stays(tmp_path: Path) -> None:
-    class Eager(WSClock):
-        """Finds every page too old at once, so it cleans all it meets."""
+class Eager(WSClock):
+    """Finds every page too old at once, so it wants all it meets cleaned."""
 
-        def __init__(self, frames: int, seed: int = 0) -> None:
-            super().__init__(frames, seed, window=2000)
+    def __init__(self, frames: int, seed: int = 0) -> None:
+        super().__init__(frames, seed, window=2000)
 
-    library = partial(LibraryOS, strategy=Eager)
-    (ended,) = Machine().run([over_python("pagewalk", *WALK, library=library, frames=24)])
-    (plain,) = Machine().run([over_python("pagewalk", *WALK, library="wsclock", frames=24)])
-    assert ended.output.encode() == expected_output(["pagewalk", *WALK])
-    assert ended.swap_out != plain.swap_out
+
+EAGER = partial(LibraryOS, strategy=Eager)
+
+
+def test_a_page_that_was_cleaned_while_it_stayed_is_not_written_again_when_it_leaves(tmp_path: Path) -> None:
+    cleaned: list[int] = []
+
+    class Noting(LibraryOS):
+        def __init__(self, frames: int = 0, seed: int = 0) -> None:
+            super().__init__(frames, seed, Eager)
+
+        async def event(self, context: int, event: int, value: int, status: int) -> None:
+            cleaned.append(value)
+            await super().event(context, event, value, status)
+
+    body = """
+        volatile char *memory = os_region(64 * PAGE_SIZE);
+        for (int i = 0; i < 64; i++) memory[i * PAGE_SIZE] = (char)i;
+        for (int round = 0; round < 6; round++)
+            for (int i = 0; i < 64; i++)
+                if (memory[i * PAGE_SIZE] != (char)i) return 1;
+        return 0;
+        """
+    ended, library = run_c(tmp_path, body, frames=24, library=Noting)
+    assert ended.status == 0
+    assert len(cleaned) > 20
+    assert ended.swap_out < 64 + 24
+    assert not library.paging.books.cleaning
+
+
+def test_what_is_written_while_a_page_is_being_cleaned_is_not_lost() -> None:
+    walk = (*WALK, "--write", "100")
+    (ended,) = Machine().run([over_python("pagewalk", *walk, library=EAGER, frames=24)])
+    assert ended.output.encode() == expected_output(["pagewalk", *walk])
+
+
+def test_no_frame_is_given_back_while_the_disk_uses_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    in_use: list[int] = []
+    let_go = FrameTable.let_go
+
+    def noting(self: FrameTable, environment: Environment, frame: Frame) -> bool:
+        in_use.append(frame.io)
+        return let_go(self, environment, frame)
+
+    monkeypatch.setattr(FrameTable, "let_go", noting)
+    Machine().run([over_python("pagewalk", *WALK, "--write", "100", library=EAGER, frames=24)])
+    assert len(in_use) > 500
+    assert not any(in_use)
 
 
 def test_a_strategy_that_names_a_page_that_is_not_resident_ends_the_program_with_a_sentence() -> None:
