@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from exokernel.abi.layout import PAGE_SHIFT, PAGE_SIZE
-from exokernel.kernel.environment import Environment
+from exokernel.kernel.environment import Environment, State
 from exokernel.kernel.frames import Frame, FrameTable
 from exokernel.machine.cpu import FastCpu
 from libos.base import LibraryOS
@@ -236,7 +236,8 @@ def test_no_frame_is_given_back_while_the_disk_uses_it(monkeypatch: pytest.Monke
     let_go = FrameTable.let_go
 
     def noting(self: FrameTable, environment: Environment, frame: Frame) -> bool:
-        in_use.append(frame.io)
+        if environment.state is State.ALIVE:
+            in_use.append(frame.io)
         return let_go(self, environment, frame)
 
     monkeypatch.setattr(FrameTable, "let_go", noting)

@@ -150,6 +150,37 @@ def test_pages_that_were_never_written_are_not_lost_when_they_are_taken(tmp_path
     assert ended.swap_out < 8
 
 
+def test_pages_that_came_from_swap_and_were_only_read_are_not_lost_when_they_are_taken(tmp_path: Path) -> None:
+    reader = c_program(
+        tmp_path,
+        """
+        volatile uint64_t *memory = os_region(100 * PAGE_SIZE);
+        for (int i = 0; i < 100; i++) memory[i * WORDS_PER_PAGE] = 1000 + i;
+        for (int round = 0; round < 3; round++) {
+            for (int i = 0; i < 100; i++)
+                if (memory[i * WORDS_PER_PAGE] != (uint64_t)(1000 + i)) return 1;
+            while (os_time() < 50000000u * (round + 1)) os_yield();
+        }
+        return os_time() < 60000000 ? 2 : 0;
+        """,
+        "reader",
+    )
+    late = c_program(
+        tmp_path,
+        """
+        while (os_time() < 40000000) os_yield();
+        volatile char *memory = os_region(220 * PAGE_SIZE);
+        for (int i = 0; i < 220; i++) memory[i * PAGE_SIZE] = 1;
+        return 0;
+        """,
+        "late",
+    )
+    machine = Machine(frames=300, policy=Elder())
+    ended, _ = machine.run([over_python(reader, library=KeepsItsStack, frames=80), native(late)])
+    assert (ended.status, ended.output) == (0, "")
+    assert ended.accounts.taken > 20
+
+
 def test_more_pages_taken_at_once_than_there_are_records_come_back_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
