@@ -18,6 +18,7 @@ from exokernel.abi.layout import MAXIMUM_MEMORY, MINIMUM_MEMORY, PAGE_SIZE, SECT
 from exokernel.names import size_in_bytes, unknown
 from exokernel.policy.memory import MEMORY_POLICIES
 from exokernel.results import Results
+from libos.plan import FRAMES_MINIMUM
 
 DEFAULT_LIBRARY = "native+clock"
 MAXIMUM_DISK = 1 << 40
@@ -47,6 +48,24 @@ class ProgramSpec:
         """What reports call it."""
         return self.name or Path(self.app).stem
 
+    def check(self, frames: int) -> None:
+        """Raise ScenarioError if the numbers make no sense on a machine of so many frames."""
+        if min(self.frames, self.quota, self.guarantee, self.heap) < 0:
+            raise ScenarioError(f"{self.title} was given a negative number of frames or bytes.")
+        if 0 < self.frames < FRAMES_MINIMUM:
+            raise ScenarioError(
+                f"{self.title} was given {self.frames} frames, but one instruction may need {FRAMES_MINIMUM} pages; "
+                f"give it {FRAMES_MINIMUM} or more."
+            )
+        largest = max(self.frames, self.quota, self.guarantee)
+        if largest > frames:
+            raise ScenarioError(
+                f"{self.title} was given {largest} frames, but the machine has {frames}; use fewer or a larger --memory."
+            )
+        for text in (self.title, *self.arguments):
+            if "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
+                raise ScenarioError(f"{text!r} cannot be handed to {self.title}; names and arguments are text in UTF-8.")
+
 
 @dataclass(frozen=True)
 class Scenario:
@@ -66,7 +85,7 @@ class Scenario:
     """Record frames held every so many cycles; 0: not."""
     stop_on: str = ""
     """`death` or `upcall`: explain the machine at that moment."""
-    settings: Mapping[str, int] = field(default_factory=dict)
+    settings: Mapping[str, float] = field(default_factory=dict)
     """Numbers of the kernel's mechanisms by name, see `exokernel.kernel.kernel.Settings`."""
 
     def check(self) -> None:
@@ -89,16 +108,29 @@ class Scenario:
             raise ScenarioError("References are recorded of one program alone; name a single one.")
         if self.stop_on not in ("", "death", "upcall"):
             raise ScenarioError(f"--stop-on knows death and upcall, not {self.stop_on}.")
-        frames = self.memory // PAGE_SIZE
+        if not 0 <= self.seed < 1 << 64:
+            raise ScenarioError(f"A seed of {self.seed} is too small or too large; it is a whole number below 2^64.")
+        if self.quantum < 0 or self.sample_held < 0:
+            raise ScenarioError("A quantum and the time between samples are cycles, and not negative.")
+        self._check_settings()
         for program in self.programs:
-            if min(program.frames, program.quota, program.guarantee) < 0:
-                raise ScenarioError(f"{program.title} was given a negative number of frames.")
-            largest = max(program.frames, program.quota, program.guarantee)
-            if largest > frames:
-                raise ScenarioError(
-                    f"{program.title} was given {largest} frames, but the machine has {frames}; "
-                    f"use fewer or a larger --memory."
-                )
+            program.check(self.memory // PAGE_SIZE)
+        promised = sum(program.guarantee for program in self.programs)
+        if promised > self.memory // PAGE_SIZE:
+            raise ScenarioError(
+                f"The programs are promised {promised} frames together, but the machine has {self.memory // PAGE_SIZE}; "
+                "promise fewer or use a larger --memory."
+            )
+
+    def _check_settings(self) -> None:
+        from exokernel.kernel.kernel import Settings
+
+        known = [one.name for one in fields(Settings)]
+        for name, value in self.settings.items():
+            if name not in known:
+                raise unknown("setting of the kernel", name, known)
+            if value <= 0:
+                raise ScenarioError(f"The setting {name} is more than 0, not {value}.")
 
     def run(self, **how: Any) -> Results:
         """Run it to the end.  `how` goes to `exokernel.session.Session`: a console sink, a progress callback.
@@ -117,48 +149,35 @@ class Scenario:
 
 def parse_program(text: str) -> ProgramSpec:
     """`wordfreq --libos clock --frames 64 -- FILE`.  Raises ScenarioError."""
+    where = f"--env {text!r}"
     try:
         words = shlex.split(text)
     except ValueError as error:
-        raise ScenarioError(f"--env {text!r} cannot be read: {error}.") from None
-    if not words:
-        raise ScenarioError("--env was given no program.")
+        raise ScenarioError(f"{where} cannot be read: {error}.") from None
+    if not words or words[0].startswith("-"):
+        raise ScenarioError(f"{where} names no program; begin with one, such as --env 'hello --libos clock'.")
     options, arguments = words[1:], []
     if "--" in options:
         place = options.index("--")
         options, arguments = options[:place], options[place + 1 :]
-    values: dict[str, Any] = {"app": words[0], "arguments": tuple(arguments)}
-    if len(options) % 2:
-        raise ScenarioError(f"--env {text!r}: {options[-1]} has no value; a program's own arguments come after --.")
-    for option, value in zip(options[::2], options[1::2], strict=True):
-        values[option.removeprefix("--")] = value
-    return _program(values, f"--env {text!r}")
-
-
-def _program(values: dict[str, Any], where: str) -> ProgramSpec:
-    known = {one.name: one.type for one in fields(ProgramSpec)}
-    converted: dict[str, Any] = {}
-    for key, value in values.items():
-        if key not in known:
-            raise ScenarioError(f"{where}: {unknown('setting', key, known)}")
-        try:
-            if key == "heap":
-                converted[key] = size_in_bytes(str(value), "heap")
-            elif key in ("frames", "quota", "guarantee"):
-                converted[key] = int(value)
-            elif key == "arguments":
-                converted[key] = tuple(str(argument) for argument in value)
-            else:
-                converted[key] = str(value)
-        except (TypeError, ValueError):
-            raise ScenarioError(f"{where}: {value!r} is no value for {key}.") from None
-    if "app" not in converted:
-        raise ScenarioError(f"{where}: no app is named.")
-    return ProgramSpec(**converted)
+    options = [part for word in options for part in (word.split("=", 1) if word.startswith("--") else [word])]
+    values: dict[str, Any] = {}
+    while options:
+        option = options.pop(0)
+        if not option.startswith("--"):
+            raise ScenarioError(f"{where}: {option} is no option; a program's own arguments come after --.")
+        if not options:
+            raise ScenarioError(f"{where}: {option} has no value.")
+        values[option.removeprefix("--")] = options.pop(0)
+    for key in ("app", "arguments"):
+        if key in values:
+            raise ScenarioError(f"{where}: there is no option --{key}; write the program first and its arguments after --.")
+    return ProgramSpec(words[0], arguments=tuple(arguments), **_converted(PROGRAM_SETTINGS, values, where))
 
 
 def read_scenario(path: Path) -> Scenario:
-    """A scenario from a TOML file: keys of `Scenario` with sizes as `64M`, and an `[[env]]` table for each program.
+    """A scenario from a TOML file: the settings of `SCENARIO_SETTINGS`, and an `[[env]]` table of `PROGRAM_SETTINGS` for
+    each program.  File names mean what they mean at the command line.
 
     Raises ScenarioError naming the file and what is wrong in it.
     """
@@ -168,28 +187,95 @@ def read_scenario(path: Path) -> Scenario:
         raise ScenarioError(f"The scenario {path} cannot be read: {error.strerror}.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ScenarioError(f"The scenario {path} is not TOML: {error}.") from None
-    programs = data.pop("env", [])
-    if not isinstance(programs, list) or not all(isinstance(one, dict) for one in programs):
-        raise ScenarioError(f"{path}: the programs are [[env]] tables.")
-    values: dict[str, Any] = {"programs": tuple(_program(one, f"{path}, [[env]] {i}") for i, one in enumerate(programs, 1))}
-    known = {one.name for one in fields(Scenario)} - {"programs"}
-    for written, value in data.items():
-        key = written.replace("-", "_")
-        if key not in known:
-            raise ScenarioError(f"{path}: {unknown('setting', written, (name.replace('_', '-') for name in known))}")
+    tables = data.pop("env", [])
+    if not isinstance(tables, list) or not all(isinstance(one, dict) for one in tables):
+        raise ScenarioError(f"{path}: write each program as a table [[env]].")
+    programs = []
+    for number, table in enumerate(tables, 1):
+        values = _converted(PROGRAM_SETTINGS, table, f"{path}, [[env]] {number}")
+        if "app" not in values:
+            raise ScenarioError(f"{path}, [[env]] {number}: no program is named; write app = \"hello\" or another.")
+        programs.append(ProgramSpec(**values))
+    return Scenario(tuple(programs), **_converted(SCENARIO_SETTINGS, data, str(path)))
+
+
+def _converted(known: Mapping[str, Callable[[Any], Any]], values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Values as the fields of a dataclass have them.  Raises ScenarioError."""
+    converted = {}
+    for key, value in values.items():
+        name = key.replace("_", "-")
+        if name not in known:
+            raise ScenarioError(f"{where}: {unknown('setting', key, known)}")
         try:
-            if key in ("memory", "disk_size"):
-                value = size_in_bytes(str(value), written)
-            elif key in ("disk", "trace", "record_references"):
-                value = path.parent / str(value)
-            elif key in ("seed", "quantum", "sample_held"):
-                value = int(value)
-        except (TypeError, ValueError) as error:
-            raise ScenarioError(f"{path}: {error}") from None
-        values[key] = value
-    return Scenario(**values)
+            converted[name.replace("-", "_")] = known[name](value)
+        except ValueError as error:
+            raise ScenarioError(f"{where}: {name} is {error}, not {value!r}.") from None
+    return converted
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError("a text in quotes")
+    return value
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+        raise ValueError("a list of texts in quotes")
+    return tuple(value)
+
+
+def _whole(value: Any) -> int:
+    if isinstance(value, str) and value.removeprefix("-").isdecimal():
+        value = int(value)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ValueError("a whole number")
+    return value
+
+
+def _size(value: Any) -> int:
+    try:
+        return size_in_bytes(str(_whole(value)) if isinstance(value, int) else _text(value), "")
+    except ValueError:
+        raise ValueError('a size such as "64M"') from None
+
+
+def _numbers(value: Any) -> dict[str, float]:
+    if not isinstance(value, dict) or not all(type(number) in (int, float) for number in value.values()):
+        raise ValueError("a table of numbers")
+    return value
+
+
+def _path(value: Any) -> Path:
+    return Path(_text(value))
+
+
+PROGRAM_SETTINGS: Mapping[str, Callable[[Any], Any]] = {
+    "app": _text,
+    "libos": _text,
+    "arguments": _texts,
+    "frames": _whole,
+    "quota": _whole,
+    "guarantee": _whole,
+    "heap": _size,
+    "name": _text,
+}
+SCENARIO_SETTINGS: Mapping[str, Callable[[Any], Any]] = {
+    "memory": _size,
+    "disk-size": _size,
+    "disk": _path,
+    "global-policy": _text,
+    "seed": _whole,
+    "quantum": _whole,
+    "trace": _path,
+    "record-references": _path,
+    "sample-held": _whole,
+    "stop-on": _text,
+    "settings": _numbers,
+}
 
 
 def digest_of(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,6 +1,8 @@
 """One run of a scenario: puts the machine together, boots `init`, which loads the programs, and watches until the end."""
 
+import os
 import signal
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,33 +10,32 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from exokernel.abi.downcalls import Exo
+from exokernel.abi.errors import Refused
 from exokernel.abi.flags import Event
 from exokernel.abi.layout import PAGE_SIZE, SECTOR_SIZE
 from exokernel.build import guests
 from exokernel.kernel import calls
-from exokernel.kernel.death import Cause, Death
-from exokernel.kernel.environment import Context, Environment
+from exokernel.kernel.environment import Environment
 from exokernel.kernel.kernel import Kernel, Outcome, Settings
 from exokernel.libraries import Library, PythonLibrary, find_application, find_library
 from exokernel.machine.console import Console
 from exokernel.machine.cpu import FastCpu
 from exokernel.machine.disk import Attachment, Disk
 from exokernel.machine.memory import PhysicalMemory
-from exokernel.observe import explain
+from exokernel.observe.references import PROGRAM_END, ReferenceFile, lent_pages
 from exokernel.observe.timeline import Timeline
+from exokernel.observe.watch import Watch
 from exokernel.policy.cpu import RoundRobin
 from exokernel.policy.memory import MEMORY_POLICIES
 from exokernel.results import ProgramResult, Results
 from exokernel.scenario import ProgramSpec, Scenario, ScenarioError, digest_of
-from libos.image import LoadError
+from libos.image import LoadError, parse
 from libos.loader import Loader
 from libos.plan import Program
 from libos.python_programs import Main, load_python_program, program_from_file
 
 CHUNK = 20_000_000
 """Cycles between looks at the progress line."""
-APPLICATION_END = 0x1_0000_0000
-"""References are recorded below this address: the program's own pages, not its library's."""
 
 assert calls.complete()
 
@@ -62,17 +63,16 @@ class Session:
         scenario.check()
         self.scenario = scenario
         self._sink, self._progress = console, progress
-        self.explanation = ""
-        self.deaths: dict[int, str] = {}
         self._names: dict[int, str] = {}
+        self.explanation = ""
         self._held: dict[int, list[tuple[int, int]]] = {}
         self._load_error: Exception | None = None
         self._programs = [self._find(program) for program in scenario.programs]
         self.images: dict[str, str] = {}
-        self.memory = PhysicalMemory(scenario.memory)
-        self.disk = Disk(0, scenario.disk) if scenario.disk else Disk(scenario.disk_size // SECTOR_SIZE)
+        self.memory = _on_this_computer("--memory", scenario.memory, PhysicalMemory)
+        self.disk = self._open_disk()
         self._attached: dict[Path, Attachment] = {}
-        settings = dict(scenario.settings)
+        settings: dict[str, Any] = dict(scenario.settings)
         if scenario.quantum:
             settings["quantum"] = scenario.quantum
         policy = MEMORY_POLICIES[scenario.global_policy]()
@@ -80,7 +80,13 @@ class Session:
         self.kernel = Kernel(
             self.memory, self._make_cpu, self.disk, policy, RoundRobin(), Console(self._write), Settings(**settings)
         )
+        self._watch = Watch(self.kernel, scenario.stop_on, self._names)
         self._timeline: Timeline | None = None
+
+    @property
+    def deaths(self) -> dict[int, str]:
+        """How environments died, in words."""
+        return self._watch.deaths
 
     def __enter__(self) -> "Session":
         return self
@@ -90,12 +96,19 @@ class Session:
 
     def close(self) -> None:
         """Close every file and let go of the machine."""
-        if self._timeline is not None:
-            self._timeline.close()
-            self._timeline = None
-        self.kernel.close()
-        self.disk.close()
-        self.memory.close()
+        timeline, self._timeline = self._timeline, None
+        try:
+            if timeline is not None:
+                timeline.close()
+        finally:
+            self.kernel.close()
+            self.disk.close()
+            self.memory.close()
+
+    def _open_disk(self) -> Disk:
+        if self.scenario.disk is not None:
+            return Disk(0, self.scenario.disk)
+        return _on_this_computer("--disk-size", self.scenario.disk_size, lambda size: Disk(size // SECTOR_SIZE))
 
     @staticmethod
     def _find(spec: ProgramSpec) -> _Loaded:
@@ -110,12 +123,19 @@ class Session:
 
     def _make_cpu(self, memory: PhysicalMemory, supervisor: int) -> FastCpu:
         recording = self.scenario.record_references is not None
-        self._cpu = FastCpu(memory, supervisor, record=(PAGE_SIZE, APPLICATION_END) if recording else None)
+        self._cpu = FastCpu(memory, supervisor, record=(PAGE_SIZE, PROGRAM_END) if recording else None)
         return self._cpu
 
     def _write(self, environment: int, text: bytes) -> None:
         if self._sink is not None:
-            self._sink(self._names.get(environment, f"environment {environment}"), text)
+            self._sink(self._title(environment), text)
+
+    def _title(self, environment: int) -> str:
+        """The title of the program an environment is, or is a descendant of."""
+        everybody = {**self.kernel.ended, **self.kernel.environments}
+        while environment not in self._names and environment in everybody:
+            environment = everybody[environment].parent
+        return self._names.get(environment, "")
 
     def _attach(self, path: Path, name: str) -> Attachment:
         """A host file as an extent of sectors, one extent however often it is named."""
@@ -124,28 +144,30 @@ class Session:
         if known is None:
             attachment = self.disk.attach(path, name)
             known = self._attached[key] = attachment
-            self.images[name] = digest_of(path)
         return Attachment(name, known.sector, known.size)
+
+    def _attach_image(self, path: Path) -> Attachment:
+        attachment = self._attach(path, path.name)
+        self.images[path.name] = digest_of(path)
+        return attachment
 
     def _program(self, loaded: _Loaded) -> Program:
         spec, library = loaded.spec, loaded.library
-        files = tuple(self._attach(Path(word), word) for word in spec.arguments if Path(word).is_file())
+        files = tuple(self._attach(Path(word), word) for word in spec.arguments if os.path.isfile(word))
         python = None
         if isinstance(library, PythonLibrary):
             python = library.make(frames=spec.frames, seed=self.scenario.seed)
         return Program(
             name=spec.title,
-            image=self._attach(loaded.application, loaded.application.name),
-            libraries={
-                soname: self._attach(path, path.name) for soname, path in library.images.items()
-            },
+            image=self._attach_image(loaded.application),
+            libraries={soname: self._attach_image(path) for soname, path in library.images.items()},
             arguments=spec.arguments,
             files=files,
             frames=spec.frames,
             seed=self.scenario.seed,
             register_backing=self._seize,
             python_library=python,
-            heap_pages=spec.heap // PAGE_SIZE,
+            heap_pages=-(-spec.heap // PAGE_SIZE),
             quota=spec.quota or None,
         )
 
@@ -161,7 +183,7 @@ class Session:
                     loaded.environment = await init.load(program)
                 spec = loaded.spec
                 if spec.guarantee:
-                    await exo.set_quota(loaded.environment, spec.quota or self.memory.frames, spec.guarantee)
+                    await self._promise(exo, loaded)
                 self._names[loaded.environment] = spec.title
                 if self._timeline is not None:
                     self._timeline.name(loaded.environment, spec.title)
@@ -171,65 +193,23 @@ class Session:
         for loaded in self._programs:
             await exo.block(Event.EXIT, loaded.environment)
 
-    def _watch(self) -> None:
-        """Put the observers in place."""
-        kernel, scenario = self.kernel, self.scenario
-        kill, push, start_handler = kernel.kill, kernel.upcalls.push, kernel.upcalls.start_handler
-
-        def watched_kill(
-            environment: Environment, context: Context | None, cause: Cause, detail: str = "", where: int | None = None,
-            access: int = 0,
-        ) -> None:
-            before = len(kernel.deaths)
-            text = ""
-            if scenario.stop_on == "death":
-                text = explain.moment(kernel, environment, context, cause.value, where, access)
-            kill(environment, context, cause, detail, where, access)
-            for death in kernel.deaths[before:]:
-                self._note(death)
-            if text and not self.explanation:
-                self.explanation, kernel.stop_requested = text, True
-
-        kernel.kill = watched_kill  # type: ignore[method-assign]
-        if scenario.stop_on == "upcall":
-
-            def stop(environment: Environment, context: Context | None, name: str, arguments: tuple[int, ...]) -> None:
-                if not self.explanation:
-                    fault = name == "page_fault"
-                    headline = f"the kernel is about to make the up-call {name}{tuple(hex(a) for a in arguments)}"
-                    self.explanation = explain.moment(
-                        kernel, environment, context, headline.replace("'", ""), arguments[0] if fault else None,
-                        arguments[1] if fault else 0,
-                    )
-                    kernel.stop_requested = True
-
-            def watched_push(environment: Environment, context: Context, upcall: Any, arguments: tuple[int, ...]) -> None:
-                stop(environment, context, upcall.name.lower(), arguments)
-                push(environment, context, upcall, arguments)
-
-            def watched_start(
-                environment: Environment, context: Context | None, upcall: Any, arguments: tuple[int, ...]
-            ) -> None:
-                stop(environment, context, upcall.name.lower(), arguments)
-                start_handler(environment, context, upcall, arguments)
-
-            kernel.upcalls.push = watched_push  # type: ignore[method-assign]
-            kernel.upcalls.start_handler = watched_start  # type: ignore[method-assign]
-
-    def _note(self, death: Death) -> None:
-        self.deaths[death.environment] = explain.death(death, self._names.get(death.environment, ""))
+    async def _promise(self, exo: Exo, loaded: _Loaded) -> None:
+        spec = loaded.spec
+        try:
+            await exo.set_quota(loaded.environment, spec.quota or self.memory.frames, spec.guarantee)
+        except Refused as refused:
+            raise LoadError(
+                f"{spec.title} cannot be promised {spec.guarantee} frames ({refused}); promise fewer or use a larger --memory."
+            ) from None
 
     def run(self) -> Results:
         """Run to the end, to a stop, or to Ctrl-C.  Raises LoadError, DiskError."""
         programs = [self._program(loaded) for loaded in self._programs]
+        references = self._open_references()
         if self.scenario.trace is not None:
             header = {"images": self.images, "seed": self.scenario.seed, "quantum": self.kernel.settings.quantum}
-            try:
-                self._timeline = Timeline(self.scenario.trace, header)
-            except OSError as error:
-                raise ScenarioError(f"The trace {self.scenario.trace} cannot be written: {error.strerror}.") from None
+            self._timeline = Timeline(self.scenario.trace, header)
             self._timeline.attach(self.kernel)
-        self._watch()
         first = self.kernel.boot_coroutine(lambda: self._init(programs))
         self._names[first.number] = "init"
         for attachment in self.disk.attachments:
@@ -243,28 +223,37 @@ class Session:
             interrupted = self.kernel.stop_requested = True
 
         previous = signal.signal(signal.SIGINT, on_interrupt) if _in_main_thread() else None
-        references = _ReferenceFile(self.scenario.record_references, self.images)
         step = min(CHUNK, self.scenario.sample_held or CHUNK)
         try:
             outcome = Outcome.TIME
             while outcome is Outcome.TIME and not interrupted:
                 outcome = self.kernel.run(self.kernel.clock.now + step)
-                references.add(self._cpu)
+                if references is not None:
+                    references.add(self._cpu)
                 self._sample()
                 if self._progress is not None:
                     self._progress(self._status())
         finally:
-            references.close()
             if previous is not None:
                 signal.signal(signal.SIGINT, previous)
+            if references is not None:
+                references.close()
         if self._load_error is not None:
             raise self._load_error
         if first.number in self.deaths:
             raise ScenarioError(f"The programs could not be started. {self.deaths[first.number]}")
-        why = "interrupted" if interrupted else "stopped" if self.explanation else outcome.value
-        if interrupted:
-            self.explanation = self._status()
-        return self._results(why)
+        self.explanation = self._status() if interrupted else self._watch.explanation
+        return self._results("interrupted" if interrupted else "stopped" if self.explanation else outcome.value)
+
+    def _open_references(self) -> ReferenceFile | None:
+        path = self.scenario.record_references
+        if path is None:
+            return None
+        only = self._programs[0]
+        if only.main is not None:
+            raise ScenarioError(f"{only.spec.title} is written in Python; references are recorded of machine code alone.")
+        image = parse(only.application.name, only.application.read_bytes())
+        return ReferenceFile(path, self.images, lent_pages(image))
 
     def _status(self) -> str:
         faults = sum(e.accounts.faults for e in [*self.kernel.environments.values(), *self.kernel.ended.values()])
@@ -328,33 +317,14 @@ class Session:
         return number
 
 
-class _ReferenceFile:
-    """The file of `--record-references`: page changes as `exo replay` reads them."""
-
-    def __init__(self, path: Path | None, images: dict[str, str]) -> None:
-        self._file = None
-        if path is not None:
-            try:
-                self._file = open(path, "w", encoding="ascii")  # noqa: SIM115 - open until close()
-            except OSError as error:
-                raise ScenarioError(f"The references cannot be written to {path}: {error.strerror}.") from None
-            self._file.write("# exo references 1\n")
-            self._file.writelines(f"# image {name} {digest}\n" for name, digest in sorted(images.items()))
-
-    def add(self, cpu: FastCpu) -> None:
-        """Write what the CPU has recorded since the last time."""
-        if self._file is not None:
-            words = memoryview(cpu.drain_references()).cast("Q")
-            self._file.writelines(f"{word >> 1:x} {'w' if word & 1 else 'r'}\n" for word in words)
-
-    def close(self) -> None:
-        """End the file."""
-        if self._file is not None:
-            self._file.close()
+def _on_this_computer[Part](option: str, size: int, make: Callable[[int], Part]) -> Part:
+    """A part of the machine that takes `size` bytes of the host's memory.  Raises ScenarioError if there is not so much."""
+    try:
+        return make(size)
+    except (OSError, OverflowError) as error:
+        raise ScenarioError(f"This computer has no room for {option} {size >> 20}M ({error}); use a smaller one.") from None
 
 
 def _in_main_thread() -> bool:
-    import threading
-
     return threading.current_thread() is threading.main_thread()
 

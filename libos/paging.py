@@ -252,7 +252,7 @@ class Paging:
             if page.frame == old:
                 await self._remap(va, old, Rights.READ)
             return
-        page.frame, page.shared, page.dirty = frame, False, True
+        page.frame, page.shared = frame, False
         await let_go(self.exo, old)
 
     async def _copy_to(self, number: int, frame: int, contents: bytes, rights: int) -> bool:

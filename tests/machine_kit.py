@@ -73,6 +73,9 @@ def _load(register: str, operand: str) -> str:
 
 
 def _expand(line: str) -> str:
+    label, colon, statement = line.strip().partition(":")
+    if colon and re.fullmatch(r"\w+", label):
+        return f"{label}:\n{_expand(statement)}"
     word, _, rest = line.strip().partition(" ")
     operands = [operand.strip() for operand in rest.split(",")] if rest.strip() else []
     if word == "exo":

@@ -175,4 +175,4 @@ def show(seed: int, picture: Path, as_json: bool) -> None:
     frames = MEMORY // 4096
     console.print(f"Three programs in {frames} frames, shares of {SHARE} pages where there are shares, seed {seed}.\n")
     console.print(table)
-    console.print(f"\n{conclusion(results)}\n\nThe picture is {picture}.")
+    console.print(f"\n{conclusion(results)}\n\nThe picture is {picture}.", soft_wrap=True)

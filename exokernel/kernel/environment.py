@@ -149,6 +149,8 @@ class Environment:
     """Disk requests by number: None while under way, then the status until somebody waits for it."""
     writes: int = 0
     """Writes in the disk queue."""
+    last_write: int = 0
+    """The cycle in which it made the latest of them."""
     taken_total: int = 0
     taken_told: int = 0
     exit_status: int = 0

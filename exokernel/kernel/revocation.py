@@ -183,7 +183,7 @@ class Revocation:
     def ran(self, environment: Environment, cycles: int) -> None:
         """The victim of a request has had the CPU for `cycles`."""
         request = environment.request
-        if request is None or environment.writes:
+        if request is None or (environment.writes and environment.last_write >= request.issued):
             return
         request.remaining -= cycles
         if request.remaining <= 0:

@@ -201,7 +201,9 @@ class SectorTable:
         request.number = self._serial
         if not request.kernel:
             request.environment.outstanding[request.number] = None
-            request.environment.writes += request.write
+            if request.write:
+                request.environment.writes += 1
+                request.environment.last_write = self._kernel.clock.now
         self._queue.append(request)
         if len(self._queue) == 1:
             self._serve()

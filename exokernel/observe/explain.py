@@ -3,7 +3,7 @@
 For a pager's author, and for the report of a death.  Everything is read; nothing is changed.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from exokernel.abi import layout
 from exokernel.abi.downcalls import TABLE
@@ -11,7 +11,7 @@ from exokernel.abi.flags import Access
 from exokernel.abi.layout import PAGE_SHIFT
 from exokernel.abi.upcalls import Upcall
 from exokernel.kernel.death import Death
-from exokernel.kernel.environment import Context, Environment
+from exokernel.kernel.environment import Environment
 from exokernel.kernel.kernel import Kernel
 from exokernel.kernel.refusal import AccessFault, Refusal
 from exokernel.machine import paging
@@ -81,7 +81,7 @@ def walk(kernel: Kernel, environment: Environment, va: int, access: int) -> Iter
         yield "-> the walk succeeds now"
 
 
-def registers(words: tuple[int, ...] | list[int]) -> Iterator[str]:
+def registers(words: Sequence[int]) -> Iterator[str]:
     """The registers, four to a line."""
     names = [register.name.lower() for register in Register]
     for start in range(0, len(words), 4):
@@ -110,10 +110,12 @@ def _code(kernel: Kernel, environment: Environment, rip: int) -> bytes:
 
 
 def moment(
-    kernel: Kernel, environment: Environment, context: Context | None, headline: str, va: int | None = None, access: int = 0
+    kernel: Kernel, environment: Environment, name: str, words: Sequence[int] | None, headline: str, va: int | None = None,
+    access: int = 0,
 ) -> str:
-    """Everything about an environment at this moment, several lines of text."""
-    lines = [f"environment {environment.number} at cycle {kernel.clock.now}: {headline}"]
+    """Everything about an environment at this moment, several lines of text.  `words` are its registers, `va` and
+    `access` the address it touched and how (an x86 page-fault error code)."""
+    lines = [f"{_who(environment.number, name)} at cycle {kernel.clock.now}: {headline}"]
     lines.append(
         f"holds {len(environment.held)} frames and {len(environment.tables)} page tables of {environment.quota} allowed, "
         f"{len(environment.reserved)} reserved"
@@ -127,17 +129,19 @@ def moment(
     if va is not None:
         lines.append(f"address {va:#x} ({access_in_words(access)}), in {place_in_words(va)}")
         lines += [f"  {line}" for line in walk(kernel, environment, va, access)]
-    if context is not None and context.machine is not None:
-        words = list(context.machine.words)
+    if words:
         lines += registers(words)
         lines += instructions(_code(kernel, environment, words[Register.RIP]), words[Register.RIP], 4)
     return "\n".join(lines)
 
 
+def _who(number: int, name: str) -> str:
+    return f"environment {number}" + (f" ({name})" if name else "")
+
+
 def death(report: Death, name: str = "") -> str:
     """A death in words: environment, the rule it broke, registers, the instruction."""
-    who = f"environment {report.environment}" + (f" ({name})" if name else "")
-    lines = [f"{who} ended at cycle {report.cycle}: {report.cause.value}"]
+    lines = [f"{_who(report.environment, name)} ended at cycle {report.cycle}: {report.cause.value}"]
     if report.where is not None:
         verb = access_in_words(report.access)
         lines[0] += f" ({verb} at {report.where:#x}, {place_in_words(report.where)})"

@@ -2,13 +2,14 @@
 down-calls as slices, frames held as counters.
 
 One microsecond of the timeline is 1,000 cycles.  A down-call's slice is the time its answer took; the kernel does not see
-the end of a native up-call, so its slice ends when the environment next traps with the up-call's bit cleared.  The same
-scenario gives the same file byte for byte; the first record names the images by their hashes.
+the end of a native up-call, so its slice ends when the environment next traps with the up-call's bit cleared, or when the
+environment or the run ends.  The same scenario gives the same file byte for byte; its first line names the images by
+their hashes.
 """
 
 import json
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from exokernel.abi.downcalls import TABLE
 from exokernel.abi.upcalls import Upcall
@@ -17,6 +18,7 @@ from exokernel.kernel.environment import Context, Environment
 from exokernel.kernel.kernel import Kernel
 from exokernel.machine.context import MachineContext, Register, Trap
 from exokernel.machine.costs import CYCLES_PER_SECOND
+from exokernel.observe.output import Output
 
 CYCLES_PER_MICROSECOND = CYCLES_PER_SECOND // 1_000_000
 
@@ -25,25 +27,36 @@ class Timeline:
     """Writes one file.  `attach` puts it in the way of the kernel's methods; `close` ends the file."""
 
     def __init__(self, path: Path, header: dict[str, Any]) -> None:
-        self._file: TextIO = open(path, "w", encoding="utf-8")  # noqa: SIM115 - open until close()
+        """Raises OutputError, as every method does, if the file cannot be written."""
+        self._file = Output(path)
         self._file.write('{"otherData":' + json.dumps(header, sort_keys=True) + ',"traceEvents":[\n')
         self._first = True
+        self._names: dict[int, str] = {}
         self._open: dict[int, list[Upcall]] = {}
         self._shown: dict[int, int] = {}
 
     def _emit(self, **event: Any) -> None:
-        self._file.write(("" if self._first else ",\n") + json.dumps(event, sort_keys=True))
+        text = ("" if self._first else ",\n") + json.dumps(event, sort_keys=True)
         self._first = False
+        self._file.write(text)
 
     def name(self, environment: int, name: str) -> None:
-        """Give a track its name."""
-        self._emit(ph="M", pid=1, tid=environment, name="thread_name", args={"name": f"{name} (environment {environment})"})
+        """Give a track its name; one that is not named by its first event is called by its number."""
+        self._names[environment] = f"{name} (environment {environment})"
+        self._emit(ph="M", pid=1, tid=environment, name="thread_name", args={"name": self._names[environment]})
+
+    def _track(self, environment: Environment) -> int:
+        if environment.number not in self._names:
+            parent = self._names.get(environment.parent, "").partition(" (")[0]
+            self.name(environment.number, f"child of {parent}" if parent else "init")
+        return environment.number
 
     def attach(self, kernel: Kernel) -> None:
         """Watch a kernel that has not run yet."""
         self._kernel = kernel
         answer, push, start_handler = kernel.answer, kernel.upcalls.push, kernel.upcalls.start_handler
         native, python, ended = kernel.native_call, kernel.python_call, kernel.upcalls.handler_ended
+        end = kernel.end
 
         def watched_answer(environment: Environment, context: Context, machine: MachineContext, trap: Trap) -> None:
             self._close_upcalls(environment)
@@ -82,8 +95,15 @@ class Timeline:
         def watched_end(environment: Environment, handler: Context) -> None:
             ended(environment, handler)
             if handler.upcall in self._open.get(environment.number, []):
-                self._end(environment, handler.upcall)
+                self._end(environment.number, handler.upcall)
 
+        def watched_death(environment: Environment, status: int) -> None:
+            for upcall in list(self._open.get(environment.number, [])):
+                self._end(environment.number, upcall)
+            end(environment, status)
+            self._counter(environment)
+
+        kernel.end = watched_death  # type: ignore[method-assign]
         kernel.answer = watched_answer  # type: ignore[method-assign]
         kernel.native_call, kernel.python_call = watched_native, watched_python
         kernel.upcalls.push = watched_push  # type: ignore[method-assign]
@@ -94,33 +114,43 @@ class Timeline:
         return self._kernel.clock.now / CYCLES_PER_MICROSECOND
 
     def _slice(self, environment: Environment, name: str, begin: int, category: str) -> None:
-        start = begin / CYCLES_PER_MICROSECOND
-        self._emit(ph="X", pid=1, tid=environment.number, ts=start, dur=self._now() - start, name=name, cat=category)
+        start, duration = begin / CYCLES_PER_MICROSECOND, (self._kernel.clock.now - begin) / CYCLES_PER_MICROSECOND
+        self._emit(ph="X", pid=1, tid=self._track(environment), ts=start, dur=duration, name=name, cat=category)
+
+    def _upcall(self, phase: str, environment: int, upcall: Upcall) -> None:
+        self._emit(
+            ph=phase, pid=1, tid=environment, ts=self._now(), name=upcall.name.lower(), cat="up-call",
+            id=environment * 16 + upcall,
+        )
 
     def _begin(self, environment: Environment, upcall: Upcall) -> None:
         self._open.setdefault(environment.number, []).append(upcall)
-        self._emit(ph="b", pid=1, tid=environment.number, ts=self._now(), name=upcall.name.lower(), cat="up-call",
-                   id=environment.number * 16 + upcall)
+        self._upcall("b", self._track(environment), upcall)
 
-    def _end(self, environment: Environment, upcall: Upcall) -> None:
-        self._open[environment.number].remove(upcall)
-        self._emit(ph="e", pid=1, tid=environment.number, ts=self._now(), name=upcall.name.lower(), cat="up-call",
-                   id=environment.number * 16 + upcall)
+    def _end(self, environment: int, upcall: Upcall) -> None:
+        self._open[environment].remove(upcall)
+        self._upcall("e", environment, upcall)
 
     def _close_upcalls(self, environment: Environment) -> None:
         running = self._open.get(environment.number)
         if running and environment.library is None:
             active = self._kernel.exposed.own_word(environment, exposed.ACTIVE)
             for upcall in [upcall for upcall in running if not active >> upcall & 1]:
-                self._end(environment, upcall)
+                self._end(environment.number, upcall)
 
     def _counter(self, environment: Environment) -> None:
         held = len(environment.held)
         if self._shown.get(environment.number) != held:
             self._shown[environment.number] = held
-            self._emit(ph="C", pid=1, ts=self._now(), name=f"frames held by {environment.number}", args={"frames": held})
+            name = f"frames held by {self._names[self._track(environment)]}"
+            self._emit(ph="C", pid=1, ts=self._now(), name=name, args={"frames": held})
 
     def close(self) -> None:
         """End the file; it is complete even after an interrupted run."""
-        self._file.write("\n]}\n")
-        self._file.close()
+        try:
+            for environment, running in self._open.items():
+                for upcall in list(running):
+                    self._end(environment, upcall)
+            self._file.write("\n]}\n")
+        finally:
+            self._file.close()

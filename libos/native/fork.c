@@ -45,6 +45,8 @@ static int64_t frame_for(uint64_t environment) {
         int64_t refusal = frame < 0 ? frame : exo_reserve_page((uint64_t)frame, 1, environment);
         if (!refusal)
             return frame;
+        if (frame >= 0)
+            exo_dealloc_page((uint64_t)frame, environment);
         if (frame < 0 ? make_room(frame, seen) < 0 : refusal == EXO_TOO_MANY)
             return refusal;
     }

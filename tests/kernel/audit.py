@@ -116,13 +116,12 @@ def _exposed_half(kernel: Any, environment: Any) -> None:
 
 
 def _exposed_numbers(kernel: Any, environment: Any, held: set[int], tables: set[int]) -> None:
-    page = pages.OwnPage.parse(bytes(kernel.memory.view[environment.own : environment.own + PAGE_SIZE]))
-    assert page.environment == environment.number
-    assert page.held == len(held)
-    assert page.table_frames == len(tables)
-    assert page.quota == environment.quota
-    assert page.reserved == len(environment.reserved)
-    assert page.taken_total == environment.taken_total
+    expected = {
+        "environment": environment.number, "held": len(held), "table_frames": len(tables), "quota": environment.quota,
+        "reserved": len(environment.reserved), "taken_total": environment.taken_total,
+    }
+    for name, value in expected.items():
+        assert kernel.memory.words[environment.own + pages.offset_of(pages.OwnPage, name) >> 3] == value, name
     size = pages.EnvironmentRow.sizeof()
     at = (kernel.exposed.environment_frames.start << PAGE_SHIFT) + environment.number % layout.MAXIMUM_ENVIRONMENTS * size
     row = pages.EnvironmentRow.parse(bytes(kernel.memory.view[at : at + size]))

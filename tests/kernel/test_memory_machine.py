@@ -10,7 +10,7 @@ from typing import Any
 
 import hypothesis.strategies as st
 from hypothesis import settings
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from exokernel.abi import pages
 from exokernel.abi.errors import Error, Refused
@@ -90,11 +90,24 @@ def dominated(ring: list[tuple[Name, int] | None], access: list[tuple[Name, int]
 
 
 actors_index, frames_index = st.integers(0, 7), st.integers(0, FRAMES + 3)
-places, rights = st.sampled_from(PLACES), st.integers(1, 7)
+places, rights = st.sampled_from(PLACES), st.sampled_from([R, R | W, R | W, R | X, W, X, R | W | X])
+
+
+OPERATIONS: list[tuple[str, st.SearchStrategy[dict[str, Any]]]] = []
+
+
+def operation(weight: int, **strategies: st.SearchStrategy[Any]) -> Callable[[Any], Any]:
+    """A method is something an actor may do, `weight` times as likely as the least."""
+
+    def declare(method: Any) -> Any:
+        OPERATIONS.extend([(method.__name__, st.fixed_dictionaries(strategies))] * weight)
+        return method
+
+    return declare
 
 
 class Memory(RuleBasedStateMachine):
-    """The rules are the down-calls; `expect` compares the answer with the model's."""
+    """The operations are the down-calls; `expect` compares the answer with the model's."""
 
     @initialize(actors=st.integers(2, 3))
     def boot(self, actors: int) -> None:
@@ -113,6 +126,16 @@ class Memory(RuleBasedStateMachine):
         self.actors.append(init)
         for _ in range(actors):
             self.create(0, FRAMES)
+        for index in range(actors + 1):
+            for va in PLACES[:2]:
+                self.alloc_any(index, index)
+                mine = [number for number in self.holders if self.may(self.actors[index], number)]
+                self.map(index, len(mine) - 1, va, R | W, index)
+
+    @rule(data=st.data(), which=st.integers(0, 10_000))
+    def step(self, data: st.DataObject, which: int) -> None:
+        name, strategy = OPERATIONS[which % len(OPERATIONS)]
+        getattr(self, name)(**data.draw(strategy, label=name))
 
     @staticmethod
     def _machine() -> Machine:
@@ -139,10 +162,13 @@ class Memory(RuleBasedStateMachine):
     def actor(self, index: int) -> Actor:
         return self.actors[index % len(self.actors)]
 
-    def frame(self, index: int) -> int:
-        """Frames in use more often than others; beyond the end there is none."""
-        used = [number for number in self.holders if self.holders[number]]
-        if used and index < FRAMES * 3 // 4:
+    def frame(self, index: int, actor: Actor) -> int:
+        """Frames in use more often than others, and most often those that `actor` may use; beyond the end there is none."""
+        used = list(self.holders)
+        near = [number for number in used if self.may(actor, number)]
+        if near and index < FRAMES // 2:
+            return near[index % len(near)]
+        if used and index < FRAMES - 4:
             return used[index % len(used)]
         return self.first - 2 + index
 
@@ -180,15 +206,17 @@ class Memory(RuleBasedStateMachine):
         """What every step may bring with it: frames taken from those who are asked and do not answer, rights lost."""
         for actor in self.actors:
             environment = self.kernel.environments[actor.number]
-            page = pages.OwnPage.parse(bytes(self.kernel.memory.view[environment.own : environment.own + PAGE_SIZE]))
-            for index in range(actor.records, page.taken_total):
-                record = page.taken[index % pages.TAKEN_RECORDS]
-                assert record.state in iter(Taken)
-                assert record.frame not in actor.reserved, "a reserved frame was taken"
+            own = self.kernel.memory.words[environment.own >> 3 : (environment.own + PAGE_SIZE) >> 3]
+            total = own[pages.offset_of(pages.OwnPage, "taken_total") >> 3]
+            for index in range(actor.records, total):
+                at = (pages.offset_of(pages.OwnPage, "taken") >> 3) + 4 * (index % pages.TAKEN_RECORDS)
+                number, _, _, state = own[at : at + 4]
+                assert state in iter(Taken)
+                assert number not in actor.reserved, "a reserved frame was taken"
                 assert actor is not self.actors[0], "the first environment lost a frame"
-                assert actor in self.holders[record.frame]
-                self.let_go(actor, record.frame)
-            actor.records = page.taken_total
+                assert actor in self.holders[number]
+                self.let_go(actor, number)
+            actor.records = total
         for actor in self.actors:
             actor.mappings = {
                 va: (number, granted) for va, (number, granted) in actor.mappings.items()
@@ -205,7 +233,7 @@ class Memory(RuleBasedStateMachine):
 
     # The rules: frames.
 
-    @rule(who=actors_index, other=actors_index)
+    @operation(3, who=actors_index, other=actors_index)
     def alloc_any(self, who: int, other: int) -> None:
         actor, owner = self.actor(who), self.actor(other)
         result = self.do(actor, lambda: exo.alloc_page(ANY, owner.number))
@@ -213,9 +241,10 @@ class Memory(RuleBasedStateMachine):
         if self.expect(result, self.controls(actor, owner), short=self.controls(actor, owner)):
             self._given(owner, result)
 
-    @rule(who=actors_index, which=frames_index)
+    @operation(3, who=actors_index, which=frames_index)
     def alloc_this(self, who: int, which: int) -> None:
-        actor, number = self.actor(who), self.frame(which)
+        actor = self.actor(who)
+        number = self.frame(which, actor)
         free = number in self.kernel.frames.free
         result = self.do(actor, lambda: exo.alloc_page(number))
         self.settle()
@@ -232,17 +261,19 @@ class Memory(RuleBasedStateMachine):
         self.kernel.memory.view[start : start + PAGE_SIZE] = owner.number.to_bytes(4, "little") * 1024
         self.holders[number] = [owner]
 
-    @rule(who=actors_index, which=frames_index, other=actors_index)
+    @operation(2, who=actors_index, which=frames_index, other=actors_index)
     def dealloc(self, who: int, which: int, other: int) -> None:
-        actor, owner, number = self.actor(who), self.actor(other), self.frame(which)
+        actor, owner = self.actor(who), self.actor(other)
+        number = self.frame(which, actor)
         result = self.do(actor, lambda: exo.dealloc_page(number, owner.number))
         if self.expect(result, self.controls(actor, owner) and owner in self.holders.get(number, [])):
             self.let_go(owner, number)
         self.settle()
 
-    @rule(who=actors_index, which=frames_index, va=places, granted=rights, other=actors_index)
+    @operation(9, who=actors_index, which=frames_index, va=places, granted=rights, other=actors_index)
     def map(self, who: int, which: int, va: int, granted: int, other: int) -> None:
-        actor, owner, number = self.actor(who), self.actor(other), self.frame(which)
+        actor, owner = self.actor(who), self.actor(other)
+        number = self.frame(which, actor)
         result = self.do(actor, lambda: exo.create_mapping(va, number, granted, owner.number))
         self.settle()
         needed = granted | R
@@ -267,7 +298,7 @@ class Memory(RuleBasedStateMachine):
         if self.expect(result, bool(allowed and not flips), short=bool(allowed)):
             owner.mappings[va] = number, needed
 
-    @rule(who=actors_index, va=places, other=actors_index)
+    @operation(2, who=actors_index, va=places, other=actors_index)
     def unmap(self, who: int, va: int, other: int) -> None:
         actor, owner = self.actor(who), self.actor(other)
         result = self.do(actor, lambda: exo.remove_mapping(va, owner.number))
@@ -276,9 +307,10 @@ class Memory(RuleBasedStateMachine):
             del owner.mappings[va]
             assert self.cpu.flushed, "a mapping went and the TLB was not flushed"
 
-    @rule(who=actors_index, which=frames_index, other=actors_index, hold=st.booleans(), granted=rights)
+    @operation(6, who=actors_index, which=frames_index, other=actors_index, hold=st.booleans(), granted=rights)
     def share(self, who: int, which: int, other: int, hold: bool, granted: int) -> None:
-        actor, guest, number = self.actor(who), self.actor(other), self.frame(which)
+        actor, guest = self.actor(who), self.actor(other)
+        number = self.frame(which, actor)
         sharing = Sharing.HOLD if hold else Sharing.LOAN
         result = self.do(actor, lambda: exo.share_page(number, guest.number, sharing, granted))
         allowed = self.exists(number) and bool(self.may(actor, number) & CONTROL)
@@ -290,36 +322,42 @@ class Memory(RuleBasedStateMachine):
             self.loans.setdefault(number, {})[actor, guest] = granted
         self.settle()
 
-    @rule(who=actors_index, which=frames_index, other=actors_index)
+    @operation(2, who=actors_index, which=frames_index, other=actors_index)
     def unshare(self, who: int, which: int, other: int) -> None:
-        actor, guest, number = self.actor(who), self.actor(other), self.frame(which)
+        actor, guest = self.actor(who), self.actor(other)
+        number = self.frame(which, actor)
+        lent = [(number, *pair) for number, pairs in self.loans.items() for pair in pairs]
+        if lent and which % 4:
+            number, actor, guest = lent[which % len(lent)]
         result = self.do(actor, lambda: exo.unshare_page(number, guest.number))
         if self.expect(result, (actor, guest) in self.loans.get(number, {})):
             del self.loans[number][actor, guest]
         self.settle()
 
-    @rule(who=actors_index, which=frames_index, on=st.booleans())
+    @operation(1, who=actors_index, which=frames_index, on=st.booleans())
     def reserve(self, who: int, which: int, on: bool) -> None:
-        actor, number = self.actor(who), self.frame(which)
+        actor = self.actor(who)
+        number = self.frame(which, actor)
         result = self.do(actor, lambda: exo.reserve_page(number, int(on)))
         if self.expect(result, actor in self.holders.get(number, [])):
             (actor.reserved.add if on else actor.reserved.discard)(number)
 
-    @rule(who=actors_index, which=frames_index, extent=st.integers(0, 7))
+    @operation(1, who=actors_index, which=frames_index, extent=st.integers(0, 7))
     def back(self, who: int, which: int, extent: int) -> None:
-        actor, number = self.actor(who), self.frame(which)
+        actor = self.actor(who)
+        number = self.frame(which, actor)
         sector = self._sector(extent)
         result = self.do(actor, lambda: exo.set_backing(number, sector))
-        self.expect(result, actor in self.holders.get(number, []) and self.extents.get(sector) is actor)
+        self.expect(result, actor in self.holders.get(number, []) and self.may_use(actor, sector))
 
-    @rule(who=actors_index, va=places, count=st.integers(1, 600), bits=st.sampled_from(list(PageBits)))
+    @operation(1, who=actors_index, va=places, count=st.integers(1, 600), bits=st.sampled_from(list(PageBits)))
     def clear(self, who: int, va: int, count: int, bits: PageBits) -> None:
         result = self.do(self.actor(who), lambda: exo.clear_page_bits(va, count, bits))
         assert isinstance(result, int)
         assert self.cpu.flushed
         self.settle()
 
-    @rule(who=actors_index, va=places, data=st.binary(min_size=1, max_size=9), offset=st.sampled_from([0, PAGE_SIZE - 4]))
+    @operation(3, who=actors_index, va=places, data=st.binary(min_size=1, max_size=9), offset=st.sampled_from([0, PAGE_SIZE - 4]))
     def touch(self, who: int, va: int, data: bytes, offset: int) -> None:
         """What a store does depends on the pages it meets; an actor without a handler does not survive a bad one."""
         actor = self.actor(who)
@@ -332,7 +370,7 @@ class Memory(RuleBasedStateMachine):
 
     # The rules: names and rights.
 
-    @rule(who=actors_index, slot=st.integers(0, 3), below=st.integers(0, 3), granted=st.integers(0, 15), to=st.integers(1, 4))
+    @operation(2, who=actors_index, slot=st.integers(0, 3), below=st.integers(0, 3), granted=st.integers(0, 15), to=st.integers(1, 4))
     def forge(self, who: int, slot: int, below: int, granted: int, to: int) -> None:
         actor = self.actor(who)
         result = self.do(actor, lambda: exo.forge_capability(slot, below, granted, to))
@@ -341,7 +379,7 @@ class Memory(RuleBasedStateMachine):
             actor.ring[to] = (*source[0], below), source[1] & granted
         self.settle()
 
-    @rule(who=actors_index, other=actors_index, slot=st.integers(0, 3), granted=st.integers(0, 15), to=st.integers(1, 4))
+    @operation(2, who=actors_index, other=actors_index, slot=st.integers(0, 3), granted=st.integers(0, 15), to=st.integers(1, 4))
     def give(self, who: int, other: int, slot: int, granted: int, to: int) -> None:
         actor, guest = self.actor(who), self.actor(other)
         source = actor.ring[slot]
@@ -350,16 +388,17 @@ class Memory(RuleBasedStateMachine):
             guest.ring[to] = source[0], source[1] & granted
         self.settle()
 
-    @rule(who=actors_index, slot=st.integers(1, 4))
+    @operation(1, who=actors_index, slot=st.integers(1, 4))
     def drop(self, who: int, slot: int) -> None:
         actor = self.actor(who)
         self.do(actor, lambda: exo.drop_capability(slot))
         actor.ring[slot] = None
         self.settle()
 
-    @rule(who=actors_index, which=frames_index, index=st.integers(0, 4), slot=st.integers(0, 3), granted=st.integers(0, 15))
+    @operation(4, who=actors_index, which=frames_index, index=st.integers(0, 4), slot=st.integers(0, 3), granted=st.integers(0, 15))
     def open_frame(self, who: int, which: int, index: int, slot: int, granted: int) -> None:
-        actor, number = self.actor(who), self.frame(which)
+        actor = self.actor(who)
+        number = self.frame(which, actor)
         result = self.do(actor, lambda: exo.set_access(Subject.FRAME, number, index, slot, granted))
         entry = self._entry(actor, slot, granted)
         allowed = index < 4 and self.exists(number) and bool(self.may(actor, number) & CONTROL) and entry is not False
@@ -375,7 +414,7 @@ class Memory(RuleBasedStateMachine):
         source = actor.ring[slot]
         return False if source is None else (source[0], granted)
 
-    @rule(who=actors_index, other=actors_index, index=st.integers(0, 3), slot=st.integers(0, 3), granted=st.integers(0, 15))
+    @operation(1, who=actors_index, other=actors_index, index=st.integers(0, 3), slot=st.integers(0, 3), granted=st.integers(0, 15))
     def open_environment(self, who: int, other: int, index: int, slot: int, granted: int) -> None:
         actor, subject = self.actor(who), self.actor(other)
         entry = self._entry(actor, slot, granted)
@@ -386,9 +425,10 @@ class Memory(RuleBasedStateMachine):
 
     # The rules: environments.
 
-    @precondition(lambda self: len(self.actors) < 6)
-    @rule(who=actors_index, quota=st.integers(5, FRAMES))
+    @operation(1, who=actors_index, quota=st.integers(5, FRAMES))
     def create(self, who: int, quota: int) -> None:
+        if len(self.actors) >= 6:
+            return
         parent = self.actor(who)
         child = Actor(self.machine, parent)
         number = self.do(parent, lambda: exo.create_environment(quota))
@@ -405,11 +445,10 @@ class Memory(RuleBasedStateMachine):
             return
         self.actors.append(child)
 
-    @precondition(lambda self: len(self.actors) > 3)
-    @rule(who=actors_index, other=actors_index)
+    @operation(1, who=actors_index, other=actors_index)
     def destroy(self, who: int, other: int) -> None:
         actor, subject = self.actor(who), self.actor(other)
-        if subject is self.actors[0]:
+        if subject is self.actors[0] or len(self.actors) < 4:
             return
         allowed = self.controls(actor, subject)
         result = self.do(actor, lambda: exo.destroy(subject.number), ends=actor is subject)
@@ -417,11 +456,10 @@ class Memory(RuleBasedStateMachine):
             return
         self._gone(subject)
 
-    @precondition(lambda self: len(self.actors) > 3)
-    @rule(who=st.integers(1, 7))
+    @operation(1, who=st.integers(1, 7))
     def leave(self, who: int) -> None:
         actor = self.actor(who)
-        if actor is not self.actors[0]:
+        if actor is not self.actors[0] and len(self.actors) > 3:
             self.do(actor, lambda: exo.exit(3), ends=True)
             self._gone(actor)
 
@@ -439,11 +477,15 @@ class Memory(RuleBasedStateMachine):
 
     # The rules: the disk.
 
+    def may_use(self, actor: Actor, sector: int) -> bool:
+        owner = self.extents.get(sector)
+        return owner is not None and self.controls(actor, owner)
+
     def _sector(self, index: int) -> int:
         known = list(self.extents)
         return known[index % len(known)] if known else 0
 
-    @rule(who=actors_index)
+    @operation(1, who=actors_index)
     def alloc_sectors(self, who: int) -> None:
         actor = self.actor(who)
         result = self.do(actor, lambda: exo.alloc_sectors(8))
@@ -452,23 +494,22 @@ class Memory(RuleBasedStateMachine):
             assert not any(self.machine.disk.read(result, 8)), "sectors were given that are not erased"
             self.extents[result] = actor
 
-    @rule(who=actors_index, extent=st.integers(0, 7))
+    @operation(1, who=actors_index, extent=st.integers(0, 7))
     def free_sectors(self, who: int, extent: int) -> None:
         actor, sector = self.actor(who), self._sector(extent)
         result = self.do(actor, lambda: exo.free_sectors(sector))
         if self.expect(result, self.extents.get(sector) is actor):
             del self.extents[sector]
 
-    @rule(who=actors_index, which=frames_index, extent=st.integers(0, 7), write=st.booleans())
+    @operation(3, who=actors_index, which=frames_index, extent=st.integers(0, 7), write=st.booleans())
     def transfer(self, who: int, which: int, extent: int, write: bool) -> None:
-        actor, number, sector = self.actor(who), self.frame(which), self._sector(extent)
+        actor, sector = self.actor(who), self._sector(extent)
+        number = self.frame(which, actor)
         call = exo.write_sectors if write else exo.read_sectors
         result = self.do(actor, lambda: call(sector, 8, number))
-        owner = self.extents.get(sector)
         executable = any(pair[1] & X for a in self.actors for pair in a.mappings.values() if pair[0] == number)
         allowed = (
-            owner is not None and (owner is actor or bool(dominated(actor.ring, owner.access) & CONTROL))
-            and self.exists(number) and bool(self.may(actor, number) & (R if write else W))
+            self.may_use(actor, sector) and self.exists(number) and bool(self.may(actor, number) & (R if write else W))
         )
         if result is Error.WRITE_XOR_EXECUTE:
             assert executable
@@ -476,7 +517,7 @@ class Memory(RuleBasedStateMachine):
         elif result is not Error.TOO_MANY:
             self.expect(result, allowed and (write or not executable))
 
-    @rule(who=actors_index, cycles=st.integers(1, 300_000))
+    @operation(1, who=actors_index, cycles=st.integers(1, 300_000))
     def wait(self, who: int, cycles: int) -> None:
         actor = self.actor(who)
         self.do(actor, lambda: exo.block(Event.TIME, 0, self.kernel.clock.now + cycles))

@@ -22,6 +22,7 @@ from libos.python_programs import Main, load_python_program
 from tests.libos.machines import LIMIT, Ended
 
 HEADER = "/* A guest of a test. */\n#include <libos.h>\n#include <support.h>\n"
+HEADER += "#define SPEND for (volatile int spent = 0; spent < 10000; spent++)\n"
 
 
 def over_python(

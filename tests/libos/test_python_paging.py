@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,9 @@ from exokernel.kernel.frames import Frame, FrameTable
 from exokernel.machine.cpu import FastCpu
 from libos.base import LibraryOS
 from libos.names import parts
-from libos.replacement import Bits, Clock, Fifo, Mru, RandomChoice, SecondChance, Strategy, WSClock
+from libos.replacement import Ageing, Bits, Clock, Fifo, Mru, RandomChoice, SecondChance, Strategy, WSClock
 from libos.replay import ReplayResult, Trace, replay
+from libos.startup import RegionKind
 from tests.apps.oracles import expected_output
 from tests.libos import machines
 from tests.libos.machines import Ended, Machine
@@ -187,6 +189,38 @@ def test_words_of_a_file_are_counted_with_few_frames(tmp_path: Path) -> None:
     text.write_text(" ".join(f"word{chr(97 + i % 26)}{chr(97 + i % 7)}" for i in range(20_000)))
     (ended,) = Machine().run([over_python("wordfreq", "words.txt", frames=12, files=(text,))])
     assert ended.output.encode() == expected_output(["wordfreq", str(text)])
+
+
+def test_a_strategy_gets_its_ticks_and_sees_what_was_used_since_the_last(tmp_path: Path) -> None:
+    times: list[int] = []
+    used: list[set[int]] = []
+
+    class Ticking(Ageing):
+        def __init__(self, frames: int, seed: int = 0) -> None:
+            super().__init__(frames, seed, sample_every=300_000)
+
+        def sample(self, bits: Bits) -> None:
+            times.append(bits.now)
+            used.append({page for page in self._register if bits.accessed(page)})
+            super().sample(bits)
+            assert not any(bits.accessed(page) for page in self._register)
+
+    body = """
+        volatile char *busy = os_region(4 * PAGE_SIZE), *once = os_region(64 * PAGE_SIZE);
+        for (int i = 0; i < 64; i++) {
+            once[i * PAGE_SIZE] = 1;
+            for (int k = 0; k < 4000; k++) busy[k % 4 * PAGE_SIZE]++;
+        }
+        return 0;
+        """
+    ended, library = run_c(tmp_path, body, frames=32, library=partial(LibraryOS, strategy=Ticking))
+    assert ended.status == 0
+    regions = library.start.regions
+    heap = next(region.va for region in regions if region.kind is RegionKind.HEAP) >> PAGE_SHIFT
+    assert len(times) > 5
+    assert all(300_000 <= later - earlier for earlier, later in pairwise(times))
+    assert all(set(range(heap, heap + 4)) <= pages for pages in used[1:])
+    assert max(len(pages) for pages in used[2:]) < 14
 
 
 class Eager(WSClock):
