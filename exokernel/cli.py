@@ -1,11 +1,19 @@
 """`exo`: the command line.  What takes time to import is imported by the command that needs it."""
 
+import errno
 import json
+import os
 import sys
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+
+from exokernel.names import UnknownName, size_in_bytes
+
+if TYPE_CHECKING:
+    from exokernel.scenario import Scenario
 
 app = typer.Typer(
     name="exo",
@@ -31,7 +39,7 @@ def print_json(value: Any) -> None:
 
 
 class Progress:
-    """A line on the terminal that is written over, and disappears at the end; nothing if standard error is no terminal."""
+    """A line on the terminal that is written over and disappears at the end; nothing if there is no terminal."""
 
     def __init__(self) -> None:
         self._shown = False
@@ -55,8 +63,13 @@ class Progress:
     epilog="What follows -- are the program's own arguments; those that name files are attached to it, read-only."
 )
 def run(
-    application: Annotated[str, typer.Argument(help="A program by name or path; see `exo list`.", metavar="[APP]")] = "",
-    arguments: Annotated[list[str] | None, typer.Argument(help="The program's own arguments.", metavar="-- ARGS")] = None,
+    context: typer.Context,
+    application: Annotated[
+        str, typer.Argument(help="A program by name or path; see `exo list`.", metavar="[APP]")
+    ] = "",
+    arguments: Annotated[
+        list[str] | None, typer.Argument(help="The program's own arguments.", metavar="-- ARGS")
+    ] = None,
     libos: Annotated[str, typer.Option(help="Its library OS by name or path; see `exo list`.")] = "native+clock",
     frames: Annotated[int, typer.Option(help="Frames its pager keeps resident; 0: as many as the kernel gives.")] = 0,
     memory: Annotated[str, typer.Option(help="Physical memory of the machine.")] = "16M",
@@ -66,7 +79,9 @@ def run(
     env: Annotated[
         list[str] | None, typer.Option(help='Another program beside it: "wordfreq --libos clock --frames 64 -- FILE".')
     ] = None,
-    scenario: Annotated[Path | None, typer.Option(help="A scenario file in TOML that says all this.")] = None,
+    scenario: Annotated[
+        Path | None, typer.Option(help="A scenario file in TOML that says all this; options beside it come first.")
+    ] = None,
     seed: Seed = 0,
     trace: Annotated[Path | None, typer.Option(help="Write a timeline for ui.perfetto.dev.")] = None,
     record_references: Annotated[Path | None, typer.Option(help="Write the page references, for `exo replay`.")] = None,
@@ -74,53 +89,56 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Run programs side by side and show what each did."""
-    words = [word for word in (application, *(arguments or [])) if word]
-    scene = _scenario(
-        words, libos, frames, memory, disk, disk_size, global_policy, env, scenario, seed, trace, record_references, stop_on
-    )
+    from exokernel.scenario import ProgramSpec, Scenario, ScenarioError, parse_program, read_scenario
+
+    given = {
+        name for name in context.params if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
+    }
+    of_programs = given & {"application", "arguments", "libos", "frames", "env"}
+    try:
+        machine: dict[str, Any] = {
+            "memory": size_in_bytes(memory, "memory"),
+            "disk_size": size_in_bytes(disk_size, "disk"),
+            "disk": disk,
+            "global_policy": global_policy,
+            "seed": seed,
+            "trace": trace,
+            "record_references": record_references,
+            "stop_on": stop_on,
+        }
+        if scenario is not None:
+            if of_programs:
+                raise ScenarioError(
+                    f"The programs are those of {scenario}; write others into it, or leave out --scenario."
+                )
+            scene = replace(read_scenario(scenario), **{name: machine[name] for name in machine if name in given})
+        else:
+            programs = [parse_program(text) for text in env or []]
+            if application:
+                programs.insert(0, ProgramSpec(application, libos, tuple(arguments or ()), frames))
+            elif programs and of_programs > {"env"}:
+                raise ScenarioError(
+                    "--libos and --frames are options of APP; a program of --env has its own in the quotes."
+                )
+            scene = Scenario(tuple(programs), **machine)
+    except (ScenarioError, UnknownName, ValueError) as error:
+        fail(error)
     raise SystemExit(_run(scene, as_json))
 
 
-def _scenario(
-    words: list[str], libos: str, frames: int, memory: str, disk: Path | None, disk_size: str, global_policy: str,
-    env: list[str] | None, file: Path | None, seed: int, trace: Path | None, references: Path | None, stop_on: str,
-) -> Any:
-    from dataclasses import replace
-
-    from exokernel.names import size_in_bytes
-    from exokernel.scenario import ProgramSpec, Scenario, ScenarioError, parse_program, read_scenario
-
-    try:
-        if file is not None:
-            scene = read_scenario(file)
-            return replace(
-                scene, trace=trace or scene.trace, record_references=references or scene.record_references,
-                stop_on=stop_on or scene.stop_on,
-            )
-        programs = [parse_program(text) for text in env or []]
-        if words:
-            programs.insert(0, ProgramSpec(words[0], libos, tuple(words[1:]), frames))
-        return Scenario(
-            tuple(programs), size_in_bytes(memory, "memory"), size_in_bytes(disk_size, "disk"), disk, global_policy, seed,
-            trace=trace, record_references=references, stop_on=stop_on,
-        )
-    except (ScenarioError, ValueError) as error:
-        fail(error)
-
-
-def _run(scene: Any, as_json: bool) -> int:
+def _run(scene: "Scenario", as_json: bool) -> int:
     from exokernel.build.errors import BuildError
-    from exokernel.machine.cpu import MachineError
+    from exokernel.machine.context import MachineError
     from exokernel.machine.disk import DiskError
-    from exokernel.names import UnknownName
+    from exokernel.observe.output import OutputError
     from exokernel.observe.report import table
     from exokernel.scenario import ScenarioError
     from exokernel.session import Session
     from libos.image import LoadError
 
     progress = Progress()
-    several = len(scene.programs) > 1
-    lines = _Lines(several)
+    lines = _Lines(len(scene.programs) > 1)
+    running = False
 
     def console(name: str, text: bytes) -> None:
         progress.clear()
@@ -129,6 +147,7 @@ def _run(scene: Any, as_json: bool) -> int:
 
     try:
         with Session(scene, console, progress) as session:
+            running = True
             results = session.run()
             progress.clear()
             lines.flush()
@@ -136,12 +155,12 @@ def _run(scene: Any, as_json: bool) -> int:
                 typer.echo(text, err=True)
             if session.explanation:
                 typer.echo(session.explanation, err=as_json)
-    except (ScenarioError, UnknownName, BuildError, LoadError, DiskError, MachineError) as error:
+    except (ScenarioError, UnknownName, BuildError, LoadError, DiskError, MachineError, OutputError) as error:
         progress.clear()
         fail(error)
     except KeyboardInterrupt:
         progress.clear()
-        fail("Interrupted twice; the run was given up where it stood.", 130)
+        fail(f"Interrupted {'twice; the run was given up where it stood' if running else 'before the run began'}.", 130)
     if as_json:
         print_json(results.as_json())
     else:
@@ -236,26 +255,28 @@ def downcalls(
 
 @app.command()
 def replay(
-    trace: Annotated[Path, typer.Argument(help="A file of page references, from `exo run --record-references` or plain numbers.")],
-    policy: Annotated[list[str] | None, typer.Option(help="A replacement policy; repeatable; all of them by default.")] = None,
+    trace: Annotated[
+        Path, typer.Argument(help="A file of page references, from `exo run --record-references` or plain numbers.")
+    ],
+    policy: Annotated[
+        list[str] | None, typer.Option(help="A replacement policy; repeatable; all of them by default.")
+    ] = None,
     frames: Annotated[int, typer.Option(help="How many pages may be resident.", min=1)] = 64,
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
     """Count the misses of pagers on a recorded reference trace."""
-    from dataclasses import asdict
-
     from exokernel.observe.report import replay_table
-    from libos.replacement import STRATEGIES, UnknownName
+    from libos.replacement import STRATEGIES, strategy_named
+    from libos.replacement import UnknownName as UnknownStrategy
     from libos.replay import TraceError, read_trace, replay_named
 
     try:
+        names = [strategy_named(name).name for name in policy or STRATEGIES]
         references = read_trace(trace)
-        results = {name: replay_named(references, name, frames, seed) for name in policy or STRATEGIES}
-    except (TraceError, UnknownName) as error:
+        results = {name: replay_named(references, name, frames, seed) for name in names}
+    except (TraceError, UnknownStrategy) as error:
         fail(error)
-    except OSError as error:
-        fail(f"{trace} cannot be read: {error.strerror}.")
     if as_json:
         print_json({name: asdict(result) for name, result in results.items()})
     else:
@@ -285,7 +306,7 @@ def paging(
     picture: Annotated[Path, typer.Option(help="Where the picture goes.")] = Path("paging.png"),
     as_json: AsJson = False,
 ) -> None:
-    """Three programs in too little memory: each with its own pager, all with one default, and a kernel that just takes."""
+    """Show page replacement by programs and by the kernel."""
     from exokernel.demos import paging as demonstration
 
     demonstration.show(seed, picture, as_json)
@@ -295,9 +316,13 @@ def main() -> None:
     """The entry of the command `exo`."""
     try:
         app()
-    except BrokenPipeError:
-        sys.stderr.close()
-        raise SystemExit(141) from None
+    except OSError as error:
+        if error.errno not in (errno.EPIPE, errno.ENOSPC, errno.EIO):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if error.errno == errno.EPIPE:
+            raise SystemExit(141) from None
+        fail(f"The output cannot be written: {error.strerror}.")
 
 
 __all__ = ["app", "main"]

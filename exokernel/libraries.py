@@ -1,10 +1,10 @@
 """Finding applications and library OSes by name or by path, and building what has to be built.
 
-    clock                  a part: the native base with the pager `clock`
-    native+clock           the same, said in full
-    python+wsclock         the Python base with the replacement strategy `wsclock`
-    ./mypager.c            a pager in C over the native base
-    ./mypager.py:MyPager   a replacement strategy over the Python base, or a whole library OS, in Python
+clock                  a part: the native base with the pager `clock`
+native+clock           the same, said in full
+python+wsclock         the Python base with the replacement strategy `wsclock`
+./mypager.c            a pager in C over the native base
+./mypager.py:MyPager   a replacement strategy over the Python base, or a whole library OS, in Python
 """
 
 from collections.abc import Callable
@@ -16,6 +16,7 @@ from exokernel.build import guests
 from exokernel.names import UnknownName, unknown
 from libos import interface
 from libos import names as python_names
+from libos.replacement import STRATEGIES
 
 NATIVE = "native"
 PYTHON = "python"
@@ -97,12 +98,16 @@ def find_library(name: str) -> Library:
         if not Path(file).is_file():
             raise UnknownName(f"There is no library OS file {file}.")
         return _native(name, guests.build_pager(Path(file)))
+    if "/" in file:
+        raise UnknownName(f"{file} is taken for a file, and one with a library OS ends in .c or .py.")
     base, _, part = name.partition("+")
     if base not in (NATIVE, PYTHON):
         base, part = NATIVE if base in guests.native_parts() or part else PYTHON, name
     part = part or DEFAULT_PART
     known = guests.native_parts() if base == NATIVE else python_names.parts()
-    if part not in known:
+    if part in STRATEGIES and part not in python_names.parts():
+        return _python(name, python_names.library_named(part))
+    if part not in known or not name:
         everything = [thing.name for thing in library_names()]
         raise unknown("library OS", name, everything + [thing.partition("+")[2] for thing in everything])
     if base == NATIVE:

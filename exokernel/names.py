@@ -1,4 +1,4 @@
-"""What the words at the command line mean: applications, library OSes, global policies, and near names for wrong ones."""
+"""What words at the command line mean: sizes, and near names for wrong ones."""
 
 import difflib
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UnknownName:
     names = sorted(known)
     near = difflib.get_close_matches(name, names, 1, 0.5)
     hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(names)}."
-    return UnknownName(f"There is no {kind} called {name}; {hint}")
+    return UnknownName(f"There is no {kind} called {name or repr(name)}; {hint}")
 
 
 SIZES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
@@ -23,5 +23,7 @@ def size_in_bytes(text: str, what: str) -> int:
     """`64M`, `512K`, `1G` or a number of bytes.  Raises ValueError with a sentence."""
     digits, unit = text.rstrip("KMGkmg"), text[len(text.rstrip("KMGkmg")) :].upper()
     if not digits.isdecimal() or unit not in SIZES:
-        raise ValueError(f"{text!r} is no size for the {what}; write a whole number with K, M or G behind it, such as 64M.")
+        raise ValueError(
+            f"{text!r} is no size for the {what}; write a whole number with K, M or G behind it, such as 64M."
+        )
     return int(digits) * SIZES[unit]

@@ -36,8 +36,8 @@ class ProgramResult:
 
 @dataclass(frozen=True)
 class Results:
-    """A run: `cycles` of virtual time from switching on to the end, the programs in the order they were named, and forked
-    children behind them; `outcome` says why it ended."""
+    """A run: `cycles` of virtual time from switching on to the end, the programs in the order they were named, and
+    forked children behind them; `outcome` says why it ended."""
 
     outcome: str
     cycles: int
@@ -62,7 +62,7 @@ class Results:
         return max((result.exit_status for result in self.programs), default=0)
 
     def as_json(self) -> dict[str, Any]:
-        """For `--json`."""
+        """For `--json`: the fields by their names."""
         return {
             "outcome": self.outcome,
             "cycles": self.cycles,
@@ -71,4 +71,5 @@ class Results:
             "memory_frames": self.memory_frames,
             "images": self.images,
             "programs": [result.as_json() for result in self.programs],
+            "held_over_time": {str(number): samples for number, samples in self.held_over_time.items()},
         }

@@ -30,9 +30,10 @@ class ScenarioError(Exception):
 
 @dataclass(frozen=True)
 class ProgramSpec:
-    """One program.  `app` and `libos` are names or paths; `frames` bounds the pages its pager keeps resident (0: as many
-    as the kernel gives); `quota` and `guarantee` are frames it may hold and is promised (0: no limit, no promise); `heap`
-    is the address space for its memory, in bytes.  Arguments that name host files are attached to it, read-only."""
+    """One program.  `app` and `libos` are names or paths; `frames` bounds the pages its pager keeps resident (0: as
+    many as the kernel gives); `quota` and `guarantee` are frames it may hold and is promised (0: no limit, no promise);
+    `heap` is the address space for its memory, in bytes.  Arguments that name host files are attached to it, read-only.
+    """
 
     app: str
     libos: str = DEFAULT_LIBRARY
@@ -60,17 +61,20 @@ class ProgramSpec:
         largest = max(self.frames, self.quota, self.guarantee)
         if largest > frames:
             raise ScenarioError(
-                f"{self.title} was given {largest} frames, but the machine has {frames}; use fewer or a larger --memory."
+                f"{self.title} was given {largest} frames, but the machine has {frames}; "
+                "use fewer or a larger --memory."
             )
         for text in (self.title, *self.arguments):
             if "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
-                raise ScenarioError(f"{text!r} cannot be handed to {self.title}; names and arguments are text in UTF-8.")
+                raise ScenarioError(
+                    f"{text!r} cannot be handed to {self.title}; names and arguments are text in UTF-8."
+                )
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """`memory` and `disk_size` in bytes; `disk` an image file instead of a disk in memory; `seed` for every random choice;
-    `trace` and `record_references` files to write."""
+    """`memory` and `disk_size` in bytes; `disk` an image file instead of a disk in memory; `seed` for every random
+    choice; `trace` and `record_references` files to write."""
 
     programs: tuple[ProgramSpec, ...]
     memory: int = 16 << 20
@@ -115,10 +119,10 @@ class Scenario:
         self._check_settings()
         for program in self.programs:
             program.check(self.memory // PAGE_SIZE)
-        promised = sum(program.guarantee for program in self.programs)
-        if promised > self.memory // PAGE_SIZE:
+        promised, frames = sum(program.guarantee for program in self.programs), self.memory // PAGE_SIZE
+        if promised > frames:
             raise ScenarioError(
-                f"The programs are promised {promised} frames together, but the machine has {self.memory // PAGE_SIZE}; "
+                f"The programs are promised {promised} frames together, but the machine has {frames}; "
                 "promise fewer or use a larger --memory."
             )
 
@@ -171,13 +175,15 @@ def parse_program(text: str) -> ProgramSpec:
         values[option.removeprefix("--")] = options.pop(0)
     for key in ("app", "arguments"):
         if key in values:
-            raise ScenarioError(f"{where}: there is no option --{key}; write the program first and its arguments after --.")
+            raise ScenarioError(
+                f"{where}: there is no option --{key}; write the program first and its arguments after --."
+            )
     return ProgramSpec(words[0], arguments=tuple(arguments), **_converted(PROGRAM_SETTINGS, values, where))
 
 
 def read_scenario(path: Path) -> Scenario:
-    """A scenario from a TOML file: the settings of `SCENARIO_SETTINGS`, and an `[[env]]` table of `PROGRAM_SETTINGS` for
-    each program.  File names mean what they mean at the command line.
+    """A scenario from a TOML file: the settings of `SCENARIO_SETTINGS`, and an `[[env]]` table of `PROGRAM_SETTINGS`
+    for each program.  File names mean what they mean at the command line.
 
     Raises ScenarioError naming the file and what is wrong in it.
     """
@@ -194,7 +200,7 @@ def read_scenario(path: Path) -> Scenario:
     for number, table in enumerate(tables, 1):
         values = _converted(PROGRAM_SETTINGS, table, f"{path}, [[env]] {number}")
         if "app" not in values:
-            raise ScenarioError(f"{path}, [[env]] {number}: no program is named; write app = \"hello\" or another.")
+            raise ScenarioError(f'{path}, [[env]] {number}: no program is named; write app = "hello" or another.')
         programs.append(ProgramSpec(**values))
     return Scenario(tuple(programs), **_converted(SCENARIO_SETTINGS, data, str(path)))
 

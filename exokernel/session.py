@@ -1,4 +1,4 @@
-"""One run of a scenario: puts the machine together, boots `init`, which loads the programs, and watches until the end."""
+"""One run of a scenario: the machine is put together, `init` loads the programs, and all is watched to the end."""
 
 import os
 import signal
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from exokernel.abi.downcalls import Exo
 from exokernel.abi.errors import Refused
@@ -29,13 +29,15 @@ from exokernel.policy.cpu import RoundRobin
 from exokernel.policy.memory import MEMORY_POLICIES
 from exokernel.results import ProgramResult, Results
 from exokernel.scenario import ProgramSpec, Scenario, ScenarioError, digest_of
-from libos.image import LoadError, parse
+from libos.image import LARGEST, LoadError, parse
 from libos.loader import Loader
 from libos.plan import Program
 from libos.python_programs import Main, load_python_program, program_from_file
 
 CHUNK = 20_000_000
 """Cycles between looks at the progress line."""
+
+Part = TypeVar("Part")
 
 assert calls.complete()
 
@@ -91,7 +93,9 @@ class Session:
     def __enter__(self) -> "Session":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:
@@ -148,6 +152,8 @@ class Session:
 
     def _attach_image(self, path: Path) -> Attachment:
         attachment = self._attach(path, path.name)
+        if attachment.size > LARGEST:
+            raise LoadError(f"{path} has {attachment.size >> 20} MiB, which is too much for a program; name another.")
         self.images[path.name] = digest_of(path)
         return attachment
 
@@ -199,11 +205,12 @@ class Session:
             await exo.set_quota(loaded.environment, spec.quota or self.memory.frames, spec.guarantee)
         except Refused as refused:
             raise LoadError(
-                f"{spec.title} cannot be promised {spec.guarantee} frames ({refused}); promise fewer or use a larger --memory."
+                f"{spec.title} cannot be promised {spec.guarantee} frames ({refused}); "
+                "promise fewer or use a larger --memory."
             ) from None
 
     def run(self) -> Results:
-        """Run to the end, to a stop, or to Ctrl-C.  Raises LoadError, DiskError."""
+        """Run to the end, to a stop, or to Ctrl-C.  Raises LoadError, DiskError, OutputError."""
         programs = [self._program(loaded) for loaded in self._programs]
         references = self._open_references()
         if self.scenario.trace is not None:
@@ -251,14 +258,17 @@ class Session:
             return None
         only = self._programs[0]
         if only.main is not None:
-            raise ScenarioError(f"{only.spec.title} is written in Python; references are recorded of machine code alone.")
+            raise ScenarioError(
+                f"{only.spec.title} is written in Python; references are recorded of machine code alone."
+            )
         image = parse(only.application.name, only.application.read_bytes())
         return ReferenceFile(path, self.images, lent_pages(image))
 
     def _status(self) -> str:
         faults = sum(e.accounts.faults for e in [*self.kernel.environments.values(), *self.kernel.ended.values()])
-        running = ", ".join(self._names.get(n, str(n)) for n in self.kernel.environments if n in self._names and n != min(self._names))
-        return f"{self.kernel.clock.now / 1e6:,.0f} million cycles, {faults:,} page faults, running: {running or 'nothing'}"
+        programs = [loaded for loaded in self._programs if loaded.environment in self.kernel.environments]
+        running = ", ".join(loaded.spec.title for loaded in programs) or "nothing"
+        return f"{self.kernel.clock.now / 1e6:,.0f} million cycles, {faults:,} page faults, running: {running}"
 
     def _sample(self) -> None:
         if self.scenario.sample_held:
@@ -305,8 +315,14 @@ class Session:
                 )
             )
         return Results(
-            outcome, kernel.clock.now, self.scenario.seed, self.scenario.global_policy, self.memory.frames, tuple(rows),
-            self.images, self._held,
+            outcome,
+            kernel.clock.now,
+            self.scenario.seed,
+            self.scenario.global_policy,
+            self.memory.frames,
+            tuple(rows),
+            self.images,
+            self._held,
         )
 
     @staticmethod
@@ -317,14 +333,15 @@ class Session:
         return number
 
 
-def _on_this_computer[Part](option: str, size: int, make: Callable[[int], Part]) -> Part:
-    """A part of the machine that takes `size` bytes of the host's memory.  Raises ScenarioError if there is not so much."""
+def _on_this_computer(option: str, size: int, make: Callable[[int], Part]) -> Part:
+    """A part of the machine that takes `size` bytes of the host's memory.  Raises ScenarioError if that is too much."""
     try:
         return make(size)
     except (OSError, OverflowError) as error:
-        raise ScenarioError(f"This computer has no room for {option} {size >> 20}M ({error}); use a smaller one.") from None
+        raise ScenarioError(
+            f"This computer has no room for {option} {size >> 20}M ({error}); use a smaller one."
+        ) from None
 
 
 def _in_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
-

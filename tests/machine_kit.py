@@ -87,6 +87,8 @@ def _expand(line: str) -> str:
         return f"mov qword ptr [r15], {operands[0]}; lea r15, [r15 + 8]"
     if word == "exit":
         return f"{_load('rdi', operands[0])}; mov eax, {BY_NAME['exit'].number}; syscall"
+    absolute = re.search(r"\[ *(0x)?[0-9]", line)
+    assert not absolute or re.fullmatch(r"mov (rax, \[.*\]|\[.*\], rax)", line.strip()), f"Keystone mistakes {line}"
     return line
 
 

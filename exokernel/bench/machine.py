@@ -11,7 +11,8 @@ from exokernel.abi.downcalls import BY_NAME, Exo
 from exokernel.abi.flags import ANY, Event, Rights
 from exokernel.abi.layout import PAGE_SHIFT, PAGE_SIZE
 from exokernel.kernel import calls
-from exokernel.kernel.kernel import SUPERVISOR_FRAME, Kernel, Settings
+from exokernel.kernel.core import SUPERVISOR_FRAME
+from exokernel.kernel.kernel import Kernel, Settings
 from exokernel.machine.cpu import RING_3_ENTRY, FastCpu, open_engine
 from exokernel.machine.disk import Disk
 from exokernel.machine.memory import PhysicalMemory

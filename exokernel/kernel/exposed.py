@@ -39,9 +39,9 @@ RESERVED = _word(pages.OwnPage, "reserved")
 TAKEN_TOTAL = _word(pages.OwnPage, "taken_total")
 EVENTS = _word(pages.OwnPage, "events")
 TAKEN = _word(pages.OwnPage, "taken")
-TAKEN_WORDS = pages.TakenRecord.sizeof() >> 3
-ROW = pages.EnvironmentRow.sizeof()
-QUEUE_ROW_WORDS = pages.DiskQueueRow.sizeof() >> 3
+TAKEN_WORDS: int = pages.TakenRecord.sizeof() >> 3
+ROW: int = pages.EnvironmentRow.sizeof()
+QUEUE_ROW_WORDS: int = pages.DiskQueueRow.sizeof() >> 3
 ENVIRONMENT_PAGES = MAXIMUM_ENVIRONMENTS * ROW // PAGE_SIZE
 
 

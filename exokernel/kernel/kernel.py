@@ -17,60 +17,33 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
 
-from exokernel.abi.errors import Error
-from exokernel.abi.flags import Event, ResumeReason, TrapReason
-from exokernel.abi.layout import DOWNCALL_BASE, MAXIMUM_ENVIRONMENTS, PAGE_SHIFT
+from exokernel.abi.flags import TrapReason
+from exokernel.abi.layout import DOWNCALL_BASE
 from exokernel.abi.upcalls import Upcall
 from exokernel.kernel import coroutines, dispatch
-from exokernel.kernel.capabilities import ACCESS_ENTRIES, EVERY_RIGHT, Capability, name_of
-from exokernel.kernel.death import Cause, Death
-from exokernel.kernel.environment import Context, ContextState, Environment, State, Wait, empty_ring
-from exokernel.kernel.exposed import ExposedPages
-from exokernel.kernel.frames import FrameTable
-from exokernel.kernel.refusal import AccessFault, Refusal
+from exokernel.kernel.core import Settings
+from exokernel.kernel.death import Cause
+from exokernel.kernel.environment import Context, Environment, State
+from exokernel.kernel.lifecycle import Lifecycle
 from exokernel.kernel.revocation import HardLimit, Revocation, SampleTick
 from exokernel.kernel.sectors import RequestDone, SectorTable
-from exokernel.kernel.spaces import AddressSpaces
 from exokernel.kernel.upcalls import UpcallDelivery
+from exokernel.kernel.waiting import RAX, WaitOver
 from exokernel.machine import costs
-from exokernel.machine.clock import NEVER, Clock
+from exokernel.machine.clock import NEVER
 from exokernel.machine.console import Console
-from exokernel.machine.context import MachineContext, Register, Trap, TrapKind
-from exokernel.machine.cpu import Cpu, prepare_supervisor
+from exokernel.machine.context import MachineContext, Trap, TrapKind
+from exokernel.machine.cpu import Cpu
 from exokernel.machine.disk import Disk
 from exokernel.machine.memory import PhysicalMemory
 from exokernel.policy.cpu import CpuPolicy
 from exokernel.policy.memory import MemoryPolicy
 
 BUDGET, DOWNCALL, PAGE_FAULT = TrapKind.BUDGET, TrapKind.DOWNCALL, TrapKind.PAGE_FAULT
-RAX = int(Register.RAX)
 DOWNCALL_RANGE = DOWNCALL_BASE >> 16
-SUPERVISOR_FRAME = 1
-"""Frame 0 stays unused, so that physical address 0 is never anybody's."""
-LAST_GENERATION = (1 << 32) // MAXIMUM_ENVIRONMENTS - 2
-"""An environment's number has 32 bits in the exposed pages, and all ones mean the machine."""
 
-
-@dataclass(frozen=True)
-class Settings:
-    """Numbers of the kernel's mechanisms, in cycles of virtual time."""
-
-    quantum: int = 100_000
-    release_deadline: int = 200_000
-    release_hard_limit: int = 20_000_000
-    sample_every: int = 200_000
-    watchdog_seconds: float = 10.0
-
-
-@dataclass(frozen=True)
-class WaitOver:
-    """Timed event: a context's wait may have reached its deadline."""
-
-    environment: int
-    context: int
-    wait: Wait
+__all__ = ["Kernel", "Outcome", "Settings"]
 
 
 @dataclass(frozen=True)
@@ -86,7 +59,7 @@ class Outcome(Enum):
     STOPPED = "somebody asked for it"
 
 
-class Kernel:
+class Kernel(Lifecycle):
     """One machine's kernel.  `run` is the loop; the rest are its parts.
 
     Observers put themselves in the place of a method (`kill`, `native_call`, `upcalls.push` …) and call the original: the
@@ -103,219 +76,19 @@ class Kernel:
         console: Console | None = None,
         settings: Settings | None = None,
     ) -> None:
-        self.memory = memory
-        self.clock = Clock()
-        self.console = console or Console()
-        self.settings = settings or Settings()
-        self.environments: dict[int, Environment] = {}
-        self.ended: dict[int, Environment] = {}
-        self.deaths: list[Death] = []
-        self.first_environment = 0
-        self.stop_requested = False
-        self._policy = cpu_policy
-        self._generation = 0
-        self._slots: set[int] = set()
-        self.python_errors: list[BaseException] = []
+        super().__init__(memory, make_cpu, cpu_policy, console, settings)
+        self.stop_requested = self._paused = False
         self._slice_end = 0
         self._directed: tuple[int, int] | None = None
         self._loaded_root = 0
         self._unfinished: Environment | None = None
-        self._boot(make_cpu)
         self.disk = SectorTable(self, disk)
         self.upcalls = UpcallDelivery(self)
-        settings_ = self.settings
-        self.revocation = Revocation(
-            self, memory_policy, settings_.release_deadline, settings_.release_hard_limit, settings_.sample_every
-        )
+        self.revocation = Revocation(self, memory_policy)
         self.native_call = dispatch.native
         self.python_call = dispatch.python
-        self.watchdog = coroutines.Watchdog(settings_.watchdog_seconds)
+        self.watchdog = coroutines.Watchdog(self.settings.watchdog_seconds)
         self.exposed.switch_on(memory.frames, self.frames.first, disk.sectors)
-
-    def _boot(self, make_cpu: Callable[[PhysicalMemory, int], Cpu]) -> None:
-        """Lay out the machine's own frames: supervisor page and its tables, exposed pages and theirs; the rest is free."""
-        memory = self.memory
-        supervisor = SUPERVISOR_FRAME << PAGE_SHIFT
-        next_frame = SUPERVISOR_FRAME + 1
-        entry = prepare_supervisor(memory, supervisor)
-        self.cpus: list[Cpu] = [make_cpu(memory, supervisor)]
-        self.exposed = ExposedPages(memory, next_frame)
-        next_frame += ExposedPages.frames_needed(memory.frames)
-        tables = range(next_frame, next_frame + AddressSpaces.tables_needed(memory.frames))
-        self.spaces = AddressSpaces(memory, self.cpus, entry)
-        self.frames = FrameTable(memory, tables.stop, self.exposed, self.spaces)
-        self.spaces.frames, self.spaces.exposed = self.frames, self.exposed
-        self.spaces.switch_on(tables)
-
-    # Environments.
-
-    def create(self, parent: Environment | None, quota: int) -> Environment:
-        """Make an environment.  Raises Refusal (TOO_MANY, NO_FRAME, OVER_QUOTA)."""
-        slot = next((s for s in range(1, MAXIMUM_ENVIRONMENTS) if s not in self._slots), None)
-        if slot is None or self._generation == LAST_GENERATION:
-            raise Refusal(Error.TOO_MANY)
-        self._generation += 1
-        number = self._generation * MAXIMUM_ENVIRONMENTS + slot
-        name = name_of(parent.name if parent is not None else (), number)
-        own = Capability(name, EVERY_RIGHT)
-        environment = Environment(
-            number, parent.number if parent is not None else 0, name, empty_ring(own),
-            [own] + [None] * (ACCESS_ENTRIES - 1), quota, 0, 0,
-        )
-        self.spaces.make(environment)
-        self._slots.add(slot)
-        self.environments[number] = environment
-        if parent is not None:
-            parent.children[number] = None
-        else:
-            self.first_environment = number
-        self.exposed.environment(environment)
-        self.exposed.living(len(self.environments))
-        return environment
-
-    def boot_coroutine(self, start: Callable[[], Any]) -> Environment:
-        """Make the first environment, which runs the coroutine that `start` makes and may hold every frame."""
-        environment = self.create(None, self.memory.frames)
-        environment.state = State.ALIVE
-        environment.new_context(coroutine=start())
-        self.exposed.environment(environment)
-        self.consider(environment)
-        return environment
-
-    def end(self, environment: Environment, status: int) -> None:
-        """An environment ends: everything it holds goes back, and its parent is told."""
-        environment.state = State.DEAD
-        environment.exit_status = status
-        environment.accounts.ended_at = self.clock.now
-        self._policy.not_runnable(environment.number)
-        environment.ready.clear()
-        for context in environment.contexts.values():
-            if context.coroutine is not None:
-                coroutines.close(context.coroutine)
-        environment.contexts.clear()
-        environment.pending.clear()
-        environment.request = None
-        self.revocation.no_longer_wants(environment)
-        self.exposed.environment(environment)
-        self.exposed.library_counts(environment)
-        self.spaces.unmap_everything(environment)
-        for frame in list(self.frames.used.values()):
-            for pair in [pair for pair in frame.loans if environment in pair]:
-                del frame.loans[pair]
-        for number in list(environment.held):
-            self.frames.let_go(environment, self.frames.used[number])
-        self.spaces.destroy(environment)
-        self.disk.let_go_of_everything(environment)
-        del self.environments[environment.number]
-        self._slots.discard(environment.number % MAXIMUM_ENVIRONMENTS)
-        self.ended[environment.number] = environment
-        self.exposed.living(len(self.environments))
-        parent = self.environments.get(environment.parent)
-        if parent is not None:
-            parent.children[environment.number] = status
-            self.count_event(parent, Event.CHILD, 0, 0)
-            self.count_event(parent, Event.EXIT, environment.number, status)
-
-    def kill(
-        self, environment: Environment, context: Context | None, cause: Cause, detail: str = "", where: int | None = None,
-        access: int = 0,
-    ) -> None:
-        """End an environment that broke a rule, and write down which."""
-        if environment.state is State.DEAD:
-            return
-        registers: tuple[int, ...] = ()
-        code = b""
-        if context is not None and context.machine is not None:
-            registers = tuple(context.machine.words)
-            try:
-                code = self.spaces.read(environment, registers[Register.RIP], 15)
-            except (AccessFault, Refusal):
-                code = b""
-        self.deaths.append(Death(environment.number, cause, self.clock.now, detail, where, access, registers, code))
-        self.end(environment, 128)
-
-    # Time.
-
-    def charge(self, environment: Environment, cycles: int) -> None:
-        """The kernel works for `environment`: its account and the clock move on."""
-        self.clock.now += cycles
-        environment.accounts.kernel_cycles += cycles
-        if environment.request is not None:
-            self.revocation.ran(environment, cycles)
-
-    # Waiting.
-
-    def consider(self, environment: Environment, urgent: bool = False) -> None:
-        """Tell the CPU policy whether an environment can run."""
-        if environment.state is State.ALIVE and (environment.ready or self.upcalls.deliverable(environment)):
-            self._policy.runnable(environment.number, urgent)
-        else:
-            self._policy.not_runnable(environment.number)
-
-    def wait(self, environment: Environment, context: Context, wait: Wait) -> None:
-        """Block a context."""
-        context.wait = wait
-        environment.stop(context, ContextState.BLOCKED)
-        if wait.deadline < NEVER:
-            self.clock.at(wait.deadline, WaitOver(environment.number, context.number, wait))
-        self.consider(environment)
-
-    def end_wait(self, environment: Environment, context: Context) -> None:
-        """A context's wait is over without an answer; it is ready."""
-        context.wait = None
-        environment.make_ready(context)
-        self.consider(environment)
-
-    def _answer_wait(self, environment: Environment, context: Context, value: int) -> None:
-        self.end_wait(environment, context)
-        if context.machine is None:
-            context.answer = Error.of(-value) if value < 0 else value
-        elif not self.upcalls.resume_cpu(environment, context, ResumeReason.EVENT, value):
-            context.machine.words[RAX] = value & 0xFFFF_FFFF_FFFF_FFFF
-
-    def count_event(self, environment: Environment, event: Event, value: int, status: int) -> None:
-        """Something an environment may wait for has happened: count it, end waits for it, or tell by up-call."""
-        if environment.state is not State.ALIVE:
-            return
-        environment.events[event] += 1
-        self.exposed.event(environment, event)
-        waiting = [
-            context
-            for context in environment.contexts.values()
-            if context.wait is not None and context.wait.event is event
-            and (event not in (Event.DISK, Event.EXIT) or context.wait.value == value)
-        ]
-        for context in waiting:
-            answer = status if event in (Event.DISK, Event.EXIT) else environment.events[event]
-            if event is Event.DISK:
-                environment.outstanding.pop(value, None)
-            self._answer_wait(environment, context, answer)
-        if not waiting and event is not Event.CHILD:
-            self.upcalls.request(environment, Upcall.EVENT, (event, value, status))
-
-    def _due(self) -> None:
-        """Handle every timed event whose cycle has come."""
-        while (event := self.clock.due()) is not None:
-            match event:
-                case RequestDone():
-                    self.disk.done()
-                case WaitOver(environment=number, context=place, wait=wait):
-                    environment = self.environments.get(number)
-                    context = environment.contexts.get(place) if environment is not None else None
-                    if environment is not None and context is not None and context.wait is wait:
-                        late = 0 if wait.event is Event.TIME else -int(Error.TIMED_OUT)
-                        self._answer_wait(environment, context, late)
-                case Pause():
-                    self._paused = self.stop_requested = True
-                case HardLimit():
-                    self.revocation.hard_limit(event)
-                case SampleTick():
-                    self.revocation.sample()
-        if self.frames.freed:
-            self.frames.freed = 0
-            self.revocation.frames_came_free()
-
-    # The loop.
 
     def run(self, until: int = NEVER) -> Outcome:
         """Run until every environment has ended, the clock reaches `until` (cycles), or `stop_requested` is set.
@@ -341,6 +114,24 @@ class Kernel:
                 elif self._only_samples() or not self.clock.jump():
                     self._deadlock()
             return Outcome.TIME if self._paused else Outcome.STOPPED
+
+    def _due(self) -> None:
+        """Handle every timed event whose cycle has come."""
+        while (event := self.clock.due()) is not None:
+            match event:
+                case RequestDone():
+                    self.disk.done()
+                case WaitOver():
+                    self.wait_over(event)
+                case Pause():
+                    self._paused = self.stop_requested = True
+                case HardLimit():
+                    self.revocation.hard_limit(event)
+                case SampleTick():
+                    self.revocation.sample()
+        if self.frames.freed:
+            self.frames.freed = 0
+            self.revocation.frames_came_free()
 
     def _only_samples(self) -> bool:
         """Whether nothing but the kernel's own tick is still to come, so that waiting for it is no use."""

@@ -49,16 +49,14 @@ class SampleTick:
 class Revocation:
     """Decides nothing: carries out what the global policy says and holds victims to their deadlines."""
 
-    def __init__(self, kernel: Kernel, policy: MemoryPolicy, deadline: int, hard_limit: int, sample_every: int) -> None:
+    def __init__(self, kernel: Kernel, policy: MemoryPolicy) -> None:
         self._kernel = kernel
         self.policy = policy
-        self._deadline = deadline
-        self._hard_limit = hard_limit
-        self._sample_every = sample_every
+        self._settings = kernel.settings
         self._serial = 0
         self._waiting: dict[int, Environment] = {}
         if policy.scans_accessed_bits:
-            kernel.clock.at(sample_every, SampleTick())
+            kernel.clock.at(self._settings.sample_every, SampleTick())
 
     # The policy's view.
 
@@ -142,7 +140,7 @@ class Revocation:
         self._serial += 1
         kernel = self._kernel
         request = victim.request = ReleaseRequest(
-            count, frame, self._deadline, kernel.clock.now + self._hard_limit, kernel.clock.now, self._serial, force
+            count, frame, self._settings.release_deadline, kernel.clock.now + self._settings.release_hard_limit, kernel.clock.now, self._serial, force
         )
         if not victim.handles(Upcall.PLEASE_RELEASE_PAGE):
             self._take_what_is_left(victim)
@@ -270,6 +268,6 @@ class Revocation:
                 used = self._kernel.spaces.sample_accessed(frame)
                 frame.recency = frame.recency >> 1 | (0x80 if used else 0)
         self._kernel.spaces.flush()
-        self._kernel.clock.at(self._kernel.clock.now + self._sample_every, SampleTick())
+        self._kernel.clock.at(self._kernel.clock.now + self._settings.sample_every, SampleTick())
 
 

@@ -59,7 +59,7 @@ def entry_in_words(entry: int) -> str:
 
 
 def walk(kernel: Kernel, environment: Environment, va: int, access: int) -> Iterator[str]:
-    """The page-table walk for an address, a line for each level, and the sentence that says why it failed, if it did."""
+    """The page-table walk for an address, a line for each level, and a sentence that says why it failed, if it did."""
     if not paging.is_canonical(va):
         yield f"{va:#x} is not a canonical address"
         return
@@ -69,7 +69,9 @@ def walk(kernel: Kernel, environment: Environment, va: int, access: int) -> Iter
     entries = [step.entry for step in steps]
     last = steps[-1]
     if not last.entry & paging.PRESENT:
-        what = "the page is not mapped" if last.level == 1 else f"no page table covers it (missing at level {last.level})"
+        what = (
+            "the page is not mapped" if last.level == 1 else f"no page table covers it (missing at level {last.level})"
+        )
         yield f"-> {what}"
     elif not all(entry & paging.USER for entry in entries):
         yield "-> it belongs to the supervisor"
@@ -110,17 +112,24 @@ def _code(kernel: Kernel, environment: Environment, rip: int) -> bytes:
 
 
 def moment(
-    kernel: Kernel, environment: Environment, name: str, words: Sequence[int] | None, headline: str, va: int | None = None,
+    kernel: Kernel,
+    environment: Environment,
+    name: str,
+    words: Sequence[int] | None,
+    headline: str,
+    va: int | None = None,
     access: int = 0,
 ) -> str:
     """Everything about an environment at this moment, several lines of text.  `words` are its registers, `va` and
     `access` the address it touched and how (an x86 page-fault error code)."""
     lines = [f"{_who(environment.number, name)} at cycle {kernel.clock.now}: {headline}"]
     lines.append(
-        f"holds {len(environment.held)} frames and {len(environment.tables)} page tables of {environment.quota} allowed, "
-        f"{len(environment.reserved)} reserved"
+        f"holds {len(environment.held)} frames and {len(environment.tables)} page tables of {environment.quota} "
+        f"allowed, {len(environment.reserved)} reserved"
     )
-    entries = [f"{upcall.name.lower()} at {environment.entries[upcall]:#x}" for upcall in Upcall if environment.entries[upcall]]
+    entries = [
+        f"{upcall.name.lower()} at {environment.entries[upcall]:#x}" for upcall in Upcall if environment.entries[upcall]
+    ]
     if entries:
         top = environment.stack_base + environment.stack_size
         lines.append(f"up-calls: {', '.join(entries)}; stack {environment.stack_base:#x} to {top:#x}")

@@ -9,7 +9,7 @@ class OutputError(Exception):
 
 
 class Output:
-    """A text file, open until `close`, which may be called again.  Raises OutputError when the host refuses to write."""
+    """A text file, open until `close`, which may be called again.  Raises OutputError when the host refuses."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

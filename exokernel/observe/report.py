@@ -24,14 +24,32 @@ def table(results: Results) -> None:
     rows.add_column("program")
     rows.add_column("library OS")
     for heading in (
-        "exit", "instructions", "cycles", "faults", "evictions", "swap in", "swap out", "taken", "down-calls", "up-calls",
+        "exit",
+        "instructions",
+        "cycles",
+        "faults",
+        "evictions",
+        "swap in",
+        "swap out",
+        "taken",
+        "down-calls",
+        "up-calls",
         "frames held",
     ):
         rows.add_column(heading, justify="right")
     for one in results.programs:
         numbers = (
-            one.exit_status, one.instructions, one.cycles, one.faults, one.evictions, one.swap_in, one.swap_out, one.taken,
-            one.downcalls, one.upcalls, one.frames_held,
+            one.exit_status,
+            one.instructions,
+            one.cycles,
+            one.faults,
+            one.evictions,
+            one.swap_in,
+            one.swap_out,
+            one.taken,
+            one.downcalls,
+            one.upcalls,
+            one.frames_held,
         )
         rows.add_row(one.name, one.library, *(f"{number:,}" for number in numbers))
     console = _console()
@@ -42,7 +60,9 @@ def table(results: Results) -> None:
         f"global policy {results.global_policy}, seed {results.seed}"
     )
     if any(one.library.startswith("python") or ".py" in one.library for one in results.programs):
-        console.print("A coroutine is charged a fixed cost for each resumption: do not compare its cycles with machine code's.")
+        console.print(
+            "A coroutine is charged a fixed cost for each resumption: do not compare its cycles with machine code's."
+        )
 
 
 def listing(groups: Mapping[str, Mapping[str, str]]) -> None:
@@ -97,5 +117,7 @@ def bench_table(results: Mapping[str, Mapping[str, Any]]) -> None:
     for heading in ("figure", "value", "unit", "reference", "ratio", "what"):
         rows.add_column(heading, justify="left" if heading in ("figure", "unit", "what") else "right")
     for name, one in results.items():
-        rows.add_row(name, f"{one['value']:,.2f}", one["unit"], f"{one['reference']:,.2f}", f"{one['ratio']:.2f}", one["what"])
+        rows.add_row(
+            name, f"{one['value']:,.2f}", one["unit"], f"{one['reference']:,.2f}", f"{one['ratio']:.2f}", one["what"]
+        )
     _console().print(rows)

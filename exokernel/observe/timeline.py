@@ -1,10 +1,10 @@
 """A run as a timeline in the Chrome trace format, which ui.perfetto.dev opens: environments as tracks, up-calls and
 down-calls as slices, frames held as counters.
 
-One microsecond of the timeline is 1,000 cycles.  A down-call's slice is the time its answer took; the kernel does not see
-the end of a native up-call, so its slice ends when the environment next traps with the up-call's bit cleared, or when the
-environment or the run ends.  The same scenario gives the same file byte for byte; its first line names the images by
-their hashes.
+One microsecond of the timeline is 1,000 cycles.  A down-call's slice is the time its answer took; the kernel does not
+see the end of a native up-call, so its slice ends when the environment next traps with the up-call's bit cleared, or
+when the environment or the run ends.  The same scenario gives the same file byte for byte; its first line names the
+images by their hashes.
 """
 
 import json
@@ -63,19 +63,19 @@ class Timeline:
             answer(environment, context, machine, trap)
             self._counter(environment)
 
-        def watched_native(kernel_: Kernel, environment: Environment, context: Context, machine: MachineContext) -> None:
+        def watched_native(kernel: Kernel, environment: Environment, context: Context, machine: MachineContext) -> None:
             row = TABLE.get(machine.words[Register.RAX])
             begin = kernel.clock.now
-            native(kernel_, environment, context, machine)
+            native(kernel, environment, context, machine)
             self._slice(environment, row.name if row is not None else "unknown", begin, "down-call")
 
         def watched_python(
-            kernel_: Kernel, environment: Environment, context: Context, number: int, arguments: tuple[Any, ...]
+            kernel: Kernel, environment: Environment, context: Context, number: int, arguments: tuple[Any, ...]
         ) -> None:
             row = TABLE.get(number)
             begin = kernel.clock.now
             try:
-                python(kernel_, environment, context, number, arguments)
+                python(kernel, environment, context, number, arguments)
             finally:
                 self._slice(environment, row.name if row is not None else "unknown", begin, "down-call")
                 self._counter(environment)
@@ -119,7 +119,12 @@ class Timeline:
 
     def _upcall(self, phase: str, environment: int, upcall: Upcall) -> None:
         self._emit(
-            ph=phase, pid=1, tid=environment, ts=self._now(), name=upcall.name.lower(), cat="up-call",
+            ph=phase,
+            pid=1,
+            tid=environment,
+            ts=self._now(),
+            name=upcall.name.lower(),
+            cat="up-call",
             id=environment * 16 + upcall,
         )
 

@@ -61,7 +61,12 @@ class Watch:
             self._kernel.stop_requested = True
 
     def _watched_kill(
-        self, environment: Environment, context: Context | None, cause: Cause, detail: str = "", where: int | None = None,
+        self,
+        environment: Environment,
+        context: Context | None,
+        cause: Cause,
+        detail: str = "",
+        where: int | None = None,
         access: int = 0,
     ) -> None:
         error = sys.exception() if cause in (Cause.RAISED, Cause.WATCHDOG) else None

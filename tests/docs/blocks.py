@@ -114,14 +114,22 @@ class Shell:
             (tools / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" {words}"$@"\n')
             (tools / name).chmod(0o755)
         self._variables = os.environ | {
-            "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1",
+            "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": str(ROOT),
+            "PYTHONUNBUFFERED": "1",
         }
 
     def run(self, command: str) -> tuple[str, ...]:
         """What a command prints, line by line."""
         done = subprocess.run(
-            ["sh", "-c", command], cwd=self.directory, env=self._variables, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, text=True, check=False, timeout=300,
+            ["sh", "-c", command],
+            cwd=self.directory,
+            env=self._variables,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+            timeout=300,
         )
         return tuple(line.rstrip() for line in done.stdout.removesuffix("\n").split("\n")) if done.stdout else ()
 

@@ -30,7 +30,7 @@ def test_every_command_of_the_tutorial_prints_what_the_tutorial_says(tmp_path: P
                 printed = shell.run(command.text)
                 if not agree(command.expected, printed, exactly):
                     wrong.append("\n".join([f"$ {command.text}", *printed, "but the tutorial says", *command.expected]))
-    assert not wrong, "\n\n".join([*wrong, "EXO_UPDATE_DOCS=1 pytest tests/docs writes what is printed into the tutorial"])
+    assert not wrong, "\n\n".join([*wrong, "EXO_UPDATE_DOCS=1 pytest tests/docs writes what is printed into it"])
 
 
 @pytest.mark.skipif("EXO_UPDATE_DOCS" not in os.environ, reason="writes the document")

@@ -23,6 +23,8 @@ SECRET = 0x5EC2_E75E_C2E7_F00D
 SECRET_BYTES = SECRET.to_bytes(8, "little")
 INTACT = 42
 ROUNDS = 24
+LIMIT = 200_000_000
+"""Cycles after which nobody can still be at it."""
 
 _KEEP = "\n".join(
     [f"movq xmm{i}, rbx\n pinsrq xmm{i}, rbx, 1" for i in range(16)]
@@ -168,7 +170,7 @@ def attack(
             assert survived == INTACT, f"the innocent ended with {survived}: {made.death_of(victim.number)}"
             assert made.disk.read(sector, 8) == SECRET_BYTES * (8 * SECTOR_SIZE // 8), "the innocent's sectors were changed"
 
-        outcome = made.run(init)
+        outcome = made.run(init, LIMIT)
         assert outcome is Outcome.ALL_ENDED
         assert result, [str(death) for death in made.kernel.deaths]
         assert len(made.kernel.frames.free) == made.free_at_start, "a frame did not come back"
