@@ -10,7 +10,7 @@ class UnknownName(Exception):
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UnknownName:
     """The error for a wrong name, with the nearest right one, or all if none is near."""
-    names = sorted(known)
+    names = sorted(set(known))
     near = difflib.get_close_matches(name, names, 1, 0.5)
     hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(names)}."
     return UnknownName(f"There is no {kind} called {name or repr(name)}; {hint}")

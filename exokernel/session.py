@@ -203,9 +203,9 @@ class Session:
         spec = loaded.spec
         try:
             await exo.set_quota(loaded.environment, spec.quota or self.memory.frames, spec.guarantee)
-        except Refused as refused:
+        except Refused:
             raise LoadError(
-                f"{spec.title} cannot be promised {spec.guarantee} frames ({refused}); "
+                f"{spec.title} cannot be promised {spec.guarantee} frames, as so many are not free; "
                 "promise fewer or use a larger --memory."
             ) from None
 

@@ -77,4 +77,4 @@ class TakenRecords:
             return Origin.ZERO
         if state is Taken.SAVED:
             return Origin.SWAP
-        return page.origin if state is Taken.CLEAN and not page.dirty else Origin.LOST
+        return page.origin if state is Taken.CLEAN else Origin.LOST

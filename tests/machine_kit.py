@@ -173,7 +173,7 @@ class Machine:
 
     async def guest(
         self, source: str, *, quota: int = ANY, argument: int = 0, start: bool = True, environment: int = 0, code: bytes = b"",
-        entry: int = CODE, **names: int,
+        entry: int = CODE, code_frame: int = ANY, **names: int,
     ) -> Guest:
         """Make an environment with code, one page of data, notes, a stack and an up-call stack, and start it.
 
@@ -186,7 +186,7 @@ class Machine:
         for va in (DATA, STACK, UPCALL_STACK, UPCALL_STACK + PAGE_SIZE):
             guest.frames[va] = await self.give(number, va)
         await exo.set_upcall_stack(UPCALL_STACK, UPCALL_STACK_SIZE, number)
-        guest.frames[CODE] = await exo.alloc_page(ANY, number)
+        guest.frames[CODE] = await exo.alloc_page(code_frame, number)
         own = {
             "me": number, "code_frame": guest.frames[CODE], "data_frame": guest.frames[DATA], "notes_frame": guest.notes,
             "my_root": self.environment(number).root >> PAGE_SHIFT, "my_own": self.environment(number).own >> PAGE_SHIFT,

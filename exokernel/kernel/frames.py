@@ -6,6 +6,7 @@ has lost its right is broken, at once; when the last lets go the frame is free. 
 somebody, and not given to anybody while the disk still reads or writes it.
 """
 
+from collections import OrderedDict
 from dataclasses import dataclass, field
 
 from exokernel.abi.errors import Error
@@ -73,7 +74,8 @@ class FrameTable:
         self.used: dict[int, Frame] = {}
         self._frames: dict[int, Frame] = {}
         """Every frame that was ever given; one that was not is still zero."""
-        self.free: dict[int, None] = dict.fromkeys(range(memory.frames - 1, first - 1, -1))
+        self.free: OrderedDict[int, None] = OrderedDict.fromkeys(range(first, memory.frames))
+        """First come, first served: whoever waits for one very frame finds it free for a while."""
         self._exposed = exposed
         self._spaces = spaces
         self.freed = 0
@@ -94,7 +96,7 @@ class FrameTable:
         if number is None:
             if not self.free:
                 return None
-            number = self.free.popitem()[0]
+            number = self.free.popitem(last=False)[0]
         elif number in self.free:
             del self.free[number]
         else:

@@ -37,4 +37,4 @@ class Output:
                 raise self._refused(error) from None
 
     def _refused(self, error: OSError) -> OutputError:
-        return OutputError(f"{self._path} cannot be written: {error.strerror}; name a place that can.")
+        return OutputError(f"{self._path} cannot be written: {error.strerror}; name another file.")

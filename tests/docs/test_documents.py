@@ -26,7 +26,7 @@ def _named_addresses() -> dict[str, int]:
     waiting: list[str] = []
     for block in blocks(MAP):
         for line in block.lines if block.language == "text" else ():
-            if name := re.search(r"\b(?:R-|RW|--) +([A-Z_]{4,})\b", line):
+            if name := re.search(r"(?:R-|RW|--) +([A-Z_]{4,})\b", line):
                 waiting.append(name[1])
             if address := _ADDRESS.match(line):
                 value = int(address[1].replace("_", ""), 16)

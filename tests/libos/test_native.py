@@ -407,6 +407,75 @@ def test_taking_any_frame_at_any_instruction_loses_nothing(seed: int) -> None:
     run_mix(Machine(230, policy=Chaos(seed), settings=settings), register_backing=True)
 
 
+class TakesAll(SeizeLargest):
+    """Takes every frame of everybody else at once."""
+
+    name: ClassVar[str] = "all"
+
+    def pick(self, view: MemoryView, requester: int, count: int) -> list[int]:
+        return [frame.number for frame in view.frames() if requester not in frame.holders]
+
+
+def test_more_pages_taken_at_once_than_there_are_records_come_back(tmp_path: Path) -> None:
+    sleeper = guest(
+        tmp_path,
+        """
+        char *memory = os_region(200 << 12);
+        int sum = 0;
+        for (int i = 0; i < 200; i++) if (i % 3) memory[i << 12] = (char)i; else sum += memory[i << 12];
+        for (uint64_t end = os_time() + 30000000; os_time() < end;) os_yield();
+        for (int i = 0; i < 200; i++) if (memory[i << 12] != (i % 3 ? (char)i : 0)) return 1;
+        return sum;
+        """,
+        register_backing=True,
+    )
+    eater = native("pagewalk", "--pattern", "loop", "--pages", 150, "--steps", 400, register_backing=True)
+    slept, _ = Machine(330, policy=TakesAll()).run([sleeper, eater])
+    assert slept.status == 0
+    assert slept.accounts.taken > 96
+
+
+def test_clean_pages_are_not_written_before_they_are_taken() -> None:
+    walk = ("pagewalk", "--pattern", "loop", "--pages", 90, "--steps", 2000, "--write", 0)
+    machine = Machine(150, policy=SeizeOldest())
+    ended = run(walk, machine=machine, register_backing=True)
+    assert ended.accounts.taken > 500
+    assert ended.accounts.sectors_written < 8 * 150
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_frames_that_pass_from_parent_to_child_stay_apart(seed: int, tmp_path: Path) -> None:
+    """What is taken from a parent may be its child's at once; the parent must not mistake it for its own."""
+    family = guest(
+        tmp_path,
+        """
+        enum { CHILDREN = 3, PAGES = 24 };
+        uint64_t *memory = os_region(PAGES << 12);
+        long child[CHILDREN];
+        uint64_t me = 100;
+        for (int i = 0; i < PAGES; i++) memory[i << 9] = me + i;
+        for (int c = 0; c < CHILDREN; c++) {
+            child[c] = os_fork();
+            if (child[c] < 0) return 1;
+            if (child[c] == 0) { me += (c + 1) * 1000; break; }
+        }
+        for (int round = 1; round < 12; round++) {
+            for (int i = 0; i < PAGES; i++) {
+                if (round > 1 && memory[i << 9] != me + round - 1 + i) return 2;
+                memory[i << 9] = me + round + i;
+            }
+            os_yield();
+        }
+        if (me > 100) return 0;
+        for (int c = 0; c < CHILDREN; c++) if (os_wait(child[c])) return 3;
+        """,
+        register_backing=True,
+    )
+    machine = Machine(170, policy=Chaos(seed), settings=Settings(quantum=(200, 400, 900)[seed % 3]))
+    (ended,) = machine.run([family])
+    assert (ended.status, machine.deaths) == (0, [])
+
+
 # Fork.
 
 

@@ -184,6 +184,20 @@ def test_a_page_of_a_file_is_read_again_and_never_written(tmp_path: Path) -> Non
     assert ended.swap_out < 30
 
 
+def test_a_file_cannot_be_written_nor_touched_before_it_was_asked_for(tmp_path: Path) -> None:
+    file = tmp_path / "numbers"
+    file.write_bytes(bytes(3 * PAGE_SIZE))
+    writer = c_program(tmp_path, "*(volatile char *)os_map_file(argv[1], 0) = 1; return 0;", "writer")
+    (ended,) = Machine().run([over_python(writer, "numbers", files=(file,))])
+    assert ended.status == 139
+    assert "(write)" in ended.output
+    # Files lie behind the heap and a page that is never mapped.
+    body = "return *(volatile char *)((char *)os_region(16 * PAGE_SIZE) + 17 * PAGE_SIZE);"
+    (ended,) = Machine().run([over_python(c_program(tmp_path, body, "guesser"), files=(file,), heap_pages=16)])
+    assert ended.status == 139
+    assert "(read)" in ended.output
+
+
 def test_words_of_a_file_are_counted_with_few_frames(tmp_path: Path) -> None:
     text = tmp_path / "words.txt"
     text.write_text(" ".join(f"word{chr(97 + i % 26)}{chr(97 + i % 7)}" for i in range(20_000)))

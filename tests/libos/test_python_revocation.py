@@ -1,16 +1,24 @@
 """A Python library OS under a kernel that wants frames back: what it gives, and what becomes of what is taken."""
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from random import Random
+from typing import Any
 
 import pytest
 
+from exokernel.abi.downcalls import TABLE
+from exokernel.abi.flags import PageBits
 from exokernel.abi.layout import PAGE_SHIFT
-from exokernel.kernel.kernel import Settings
+from exokernel.kernel import dispatch
+from exokernel.kernel.environment import Context, Environment
+from exokernel.kernel.kernel import Kernel, Settings
 from exokernel.policy.memory import LargestHolder, Proportional, SeizeLargest, SeizeOldest
 from exokernel.policy.views import Ask, MemoryView
 from libos.base import LibraryOS
 from libos.names import parts
+from libos.page_tables import frame_in, read_entry
 from libos.plan import Program
 from libos.replacement import Bits, Fifo
 from libos.section import Section
@@ -47,6 +55,21 @@ class Elder(LargestHolder):
     def choose(self, view: MemoryView, requester: int, count: int) -> list[Ask]:
         elders = [e for e in view.environments() if e.releasable > 0 and e.number < requester]
         return [Ask(elders[0].number, min(max(count, self.batch), elders[0].releasable))] if elders else []
+
+
+class Checking(Stubborn):
+    """Compares its books with the page tables after it was told of pages that were taken."""
+
+    def __init__(self, frames: int = 0, seed: int = 0) -> None:
+        super().__init__(frames, seed)
+        self.strangers: list[int] = []
+
+    async def pages_taken(self, context: int, count: int) -> None:
+        await super().pages_taken(context, count)
+        if not self.paging.section.occupied:
+            resident = self.paging.books.resident
+            real = [page.frame == frame_in(await read_entry(self.exo, number)) for number, page in resident.items()]
+            self.strangers.append(real.count(False))
 
 
 class Deaf(Stubborn):
@@ -204,7 +227,10 @@ def test_more_pages_taken_at_once_than_there_are_records_come_back_all_the_same(
     monkeypatch.setattr(TakenRecords, "_settle_without_record", noting)
     machine = Machine(frames=420, policy=Elder(batch=200), settings=Settings(release_deadline=1000))
     source = c_program(tmp_path, FILL_AND_CHECK.replace("100", "180").replace("1800", "1000"))
-    ended, *_ = machine.run([over_python(source, library=Stubborn, register_backing=True), hungry(300)])
+    library = Checking()
+    ended, *_ = machine.run([over_python(source, library=lambda **_: library, register_backing=True), hungry(300)])
+    assert 0 in library.strangers
+    assert not any(library.strangers)
     assert (ended.status, ended.output) == (0, "")
     assert ended.accounts.taken > 150
     assert beyond
@@ -248,3 +274,75 @@ def test_a_page_fault_while_frames_are_given_back_waits_for_its_turn(monkeypatch
     assert [one.output.encode() for one in ended] == [expected_output(["pagewalk", *WALK, "--write", "100"])] * 3
     assert True in waited
     assert not any(one.accounts.taken for one in ended)
+
+
+def test_after_it_was_told_of_pages_taken_the_books_say_what_the_page_tables_say(tmp_path: Path) -> None:
+    library = Checking()
+    source = c_program(tmp_path, FILL_AND_CHECK)
+    program = over_python(source, library=lambda **_: library, register_backing=True)
+    Machine(frames=300, policy=Elder()).run([program, hungry()])
+    assert 0 in library.strangers
+    assert not any(library.strangers)
+
+
+class Thief:
+    """Takes frames by force before down-calls of programs over Python libraries: `choose` is given the call and says which."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, choose: Callable[[Environment, str, tuple[Any, ...]], int | None]):
+        self.stolen = 0
+        python = dispatch.python
+
+        def stealing(
+            kernel: Kernel, environment: Environment, context: Context, number: int, arguments: tuple[Any, ...]
+        ) -> None:
+            name = TABLE[number].name
+            wanted = choose(environment, name, arguments) if environment.library is not None else None
+            frame = kernel.frames.used.get(wanted) if wanted is not None else None
+            if frame is not None and kernel.revocation._may_be_taken(frame) and environment in frame.holders:
+                kernel.revocation._take(environment, frame)
+                kernel.revocation._announce_taken()
+                self.stolen += 1
+            python(kernel, environment, context, number, arguments)
+
+        monkeypatch.setattr(dispatch, "python", stealing)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_whatever_is_taken_at_whatever_moment_comes_back_if_backing_was_named(
+    monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    dice = Random(seed)
+
+    def any_frame(environment: Environment, call: str, arguments: tuple[Any, ...]) -> int | None:
+        held = list(environment.held)
+        return dice.choice(held) if held and dice.random() < 0.1 else None
+
+    thief = Thief(monkeypatch, any_frame)
+    walk = ("--pattern", "zipf", "--pages", "60", "--steps", "2000")
+    family = ("forkdemo", "12", "2", "4")
+    for library in ("clock", "wsclock"):
+        machine = Machine()
+        programs = [over_python("pagewalk", *walk, library=library, frames=20, register_backing=True)]
+        programs += [over_python(*family, library=library, frames=20, register_backing=True)]
+        ended, parent = machine.run(programs)
+        assert ended.output.encode() == expected_output(["pagewalk", *walk])
+        everybody = parent.output + "".join(machine.children.values())
+        assert sorted(everybody.splitlines()) == sorted(expected_output(family).decode().splitlines())
+    assert thief.stolen > 200
+
+
+def test_a_page_that_is_taken_before_the_program_has_touched_it_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    library = LibraryOS(30, 0, Fifo)
+    arrivals = 0
+
+    def every_third_arrival(environment: Environment, call: str, arguments: tuple[Any, ...]) -> int | None:
+        nonlocal arrivals
+        if call != "clear_page_bits" or arguments[2] != PageBits.DIRTY:
+            return None
+        arrivals += 1
+        return library.paging.books.page(arguments[0] >> PAGE_SHIFT).frame if arrivals % 3 == 0 else None
+
+    thief = Thief(monkeypatch, every_third_arrival)
+    (ended,) = Machine().run([over_python("pagewalk", *WALK, library=lambda **_: library, frames=30)])
+    assert ended.output.encode() == expected_output(["pagewalk", *WALK])
+    assert thief.stolen > 20

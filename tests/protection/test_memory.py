@@ -128,6 +128,7 @@ def test_a_frame_given_to_another_is_zero_there_and_unreachable_here() -> None:
     tries to read and to write that word."""
 
     async def after(made: Machine, guest: Guest, victim: Guest) -> list[int]:
+        await made.end_of(other[0])
         return made.notes(other[0], 3)
 
     other: list[Guest] = []

@@ -1,0 +1,1 @@
+"""Whole runs: programs against their oracles, files against each other."""
