@@ -59,17 +59,11 @@ class Progress:
             self._shown = False
 
 
-@app.command(
-    epilog="What follows -- are the program's own arguments; those that name files are attached to it, read-only."
-)
+@app.command(epilog="What follows -- are the program's own arguments; those that name files are attached to it, read-only.")
 def run(
     context: typer.Context,
-    application: Annotated[
-        str, typer.Argument(help="A program by name or path; see `exo list`.", metavar="[APP]")
-    ] = "",
-    arguments: Annotated[
-        list[str] | None, typer.Argument(help="The program's own arguments.", metavar="-- ARGS")
-    ] = None,
+    application: Annotated[str, typer.Argument(help="A program by name or path; see `exo list`.", metavar="[APP]")] = "",
+    arguments: Annotated[list[str] | None, typer.Argument(help="The program's own arguments.", metavar="-- ARGS")] = None,
     libos: Annotated[str, typer.Option(help="Its library OS by name or path; see `exo list`.")] = "native+clock",
     frames: Annotated[int, typer.Option(help="Frames its pager keeps resident; 0: as many as the kernel gives.")] = 0,
     memory: Annotated[str, typer.Option(help="Physical memory of the machine.")] = "16M",
@@ -91,9 +85,7 @@ def run(
     """Run programs side by side and show what each did."""
     from exokernel.scenario import ProgramSpec, Scenario, ScenarioError, parse_program, read_scenario
 
-    given = {
-        name for name in context.params if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
-    }
+    given = {name for name in context.params if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"}
     of_programs = given & {"application", "arguments", "libos", "frames", "env"}
     try:
         machine: dict[str, Any] = {
@@ -108,9 +100,7 @@ def run(
         }
         if scenario is not None:
             if of_programs:
-                raise ScenarioError(
-                    f"The programs are those of {scenario}; write others into it, or leave out --scenario."
-                )
+                raise ScenarioError(f"The programs are those of {scenario}; write others into it, or leave out --scenario.")
             scene = replace(read_scenario(scenario), **{name: machine[name] for name in machine if name in given})
         else:
             programs = [parse_program(text) for text in env or []]

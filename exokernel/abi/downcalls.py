@@ -114,7 +114,8 @@ def downcall(offset: int, group: str, returns: str, right: str, *errors: Error) 
         row = DownCall(
             number, name, group, arguments, returns, right, errors, " ".join((function.__doc__ or "").split()), python_only
         )
-        assert number not in TABLE and name not in BY_NAME, f"down-call {name} is declared twice"
+        assert number not in TABLE, f"the number of down-call {name} is another's"
+        assert name not in BY_NAME, f"down-call {name} is declared twice"
         TABLE[number] = BY_NAME[name] = row
         defaults = tuple(a.default for a in arguments)
         places = {a.name: i for i, a in enumerate(arguments)}
@@ -202,8 +203,14 @@ class Exo:
         ...
 
     @downcall(
-        0x10, "memory", "the frame", "none for a free frame; CONTROL of `env` if it is another",
-        *FRAME_ERRORS, Error.FRAME_BUSY, Error.NO_SUCH_FRAME, *ON_ENVIRONMENT,
+        0x10,
+        "memory",
+        "the frame",
+        "none for a free frame; CONTROL of `env` if it is another",
+        *FRAME_ERRORS,
+        Error.FRAME_BUSY,
+        Error.NO_SUCH_FRAME,
+        *ON_ENVIRONMENT,
     )
     async def alloc_page(self, frame: Frame = ANY, env: EnvironmentNumber = SELF) -> int:
         """Become the holder of a free frame, zeroed: any, or this very one.  Never blocks: with nothing free the kernel
@@ -211,15 +218,24 @@ class Exo:
         very frame is asked for it, and has to give it only if the caller controls it."""
         ...
 
-    @downcall(0x11, "memory", "0", "a hold on the frame; CONTROL of `env`", Error.DENIED, Error.NO_SUCH_FRAME, *ON_ENVIRONMENT)
+    @downcall(
+        0x11, "memory", "0", "a hold on the frame; CONTROL of `env`", Error.DENIED, Error.NO_SUCH_FRAME, *ON_ENVIRONMENT
+    )
     async def dealloc_page(self, frame: Frame, env: EnvironmentNumber = SELF) -> int:
         """Let go of a frame: the environment's mappings of it and the loans it gave of it end at once, and the frame is
         free when its last holder lets go."""
         ...
 
     @downcall(
-        0x12, "memory", "0", "`rights` and READ on the frame by hold, loan or capability; CONTROL of `env`",
-        Error.DENIED, Error.NO_SUCH_FRAME, Error.BAD_ARGUMENT, Error.WRITE_XOR_EXECUTE, *FRAME_ERRORS,
+        0x12,
+        "memory",
+        "0",
+        "`rights` and READ on the frame by hold, loan or capability; CONTROL of `env`",
+        Error.DENIED,
+        Error.NO_SUCH_FRAME,
+        Error.BAD_ARGUMENT,
+        Error.WRITE_XOR_EXECUTE,
+        *FRAME_ERRORS,
         Error.NO_SUCH_ENVIRONMENT,
     )
     async def create_mapping(self, va: Page, frame: Frame, rights: Bits, env: EnvironmentNumber = SELF) -> int:
@@ -239,8 +255,16 @@ class Exo:
         ...
 
     @downcall(
-        0x15, "memory", "0", "CONTROL of the frame; to lend, a hold; for HOLD, CONTROL or WRITE of `env`, who is charged",
-        Error.DENIED, Error.NO_SUCH_FRAME, Error.NO_SUCH_ENVIRONMENT, Error.OVER_QUOTA, Error.BAD_ARGUMENT, Error.TOO_MANY,
+        0x15,
+        "memory",
+        "0",
+        "CONTROL of the frame; to lend, a hold; for HOLD, CONTROL or WRITE of `env`, who is charged",
+        Error.DENIED,
+        Error.NO_SUCH_FRAME,
+        Error.NO_SUCH_ENVIRONMENT,
+        Error.OVER_QUOTA,
+        Error.BAD_ARGUMENT,
+        Error.TOO_MANY,
     )
     async def share_page(self, frame: Frame, env: EnvironmentNumber, sharing: Bits, rights: Bits) -> int:
         """Let another environment use a frame: as a LOAN that ends with the lender, with `rights`; or as a HOLD that makes
@@ -252,16 +276,30 @@ class Exo:
         """End a loan: the borrower's mappings of the frame are broken at once."""
         ...
 
-    @downcall(0x17, "memory", "0", "a hold of `env`, CONTROL of it", Error.DENIED, Error.NO_SUCH_FRAME, Error.TOO_MANY,
-              Error.NO_SUCH_ENVIRONMENT)
+    @downcall(
+        0x17,
+        "memory",
+        "0",
+        "a hold of `env`, CONTROL of it",
+        Error.DENIED,
+        Error.NO_SUCH_FRAME,
+        Error.TOO_MANY,
+        Error.NO_SUCH_ENVIRONMENT,
+    )
     async def reserve_page(self, frame: Frame, on: Word = 1, env: EnvironmentNumber = SELF) -> int:
         """Name a frame that is never taken by force (or no longer, `on` = 0), so that the handlers can always run.  An
         environment may name 64."""
         ...
 
     @downcall(
-        0x18, "memory", "0", "a hold of `env` and its WRITE on the sectors, CONTROL of it",
-        Error.DENIED, Error.NO_SUCH_FRAME, Error.BAD_SECTOR, Error.NO_SUCH_ENVIRONMENT,
+        0x18,
+        "memory",
+        "0",
+        "a hold of `env` and its WRITE on the sectors, CONTROL of it",
+        Error.DENIED,
+        Error.NO_SUCH_FRAME,
+        Error.BAD_SECTOR,
+        Error.NO_SUCH_ENVIRONMENT,
     )
     async def set_backing(self, frame: Frame, sector: Sector, env: EnvironmentNumber = SELF) -> int:
         """Preload the repossession vector: if this frame is taken and is dirty, it is written to the eight sectors from
@@ -274,8 +312,15 @@ class Exo:
         ...
 
     @downcall(
-        0x21, "cpu", "depends on the event: a disk request's status, the counter, the exit status", "none",
-        Error.TIMED_OUT, Error.NO_SUCH_REQUEST, Error.NO_SUCH_ENVIRONMENT, Error.BAD_ARGUMENT, Error.IO_ERROR,
+        0x21,
+        "cpu",
+        "depends on the event: a disk request's status, the counter, the exit status",
+        "none",
+        Error.TIMED_OUT,
+        Error.NO_SUCH_REQUEST,
+        Error.NO_SUCH_ENVIRONMENT,
+        Error.BAD_ARGUMENT,
+        Error.IO_ERROR,
     )
     async def block(self, event: Bits, value: Word = 0, deadline: Word = FOREVER) -> int:
         """Stop this context until an event (Event) or a virtual time in cycles.  Returns at once if the event has happened
@@ -288,8 +333,12 @@ class Exo:
         ...
 
     @downcall(
-        0x30, "environments", "the new environment's number", "none; `quota` is at most the caller's own",
-        *FRAME_ERRORS, Error.TOO_MANY,
+        0x30,
+        "environments",
+        "the new environment's number",
+        "none; `quota` is at most the caller's own",
+        *FRAME_ERRORS,
+        Error.TOO_MANY,
     )
     async def create_environment(self, quota: Count = ANY) -> int:
         """Make an environment that has nothing but an address space with the exposed pages, may hold up to `quota` frames
@@ -322,12 +371,13 @@ class Exo:
         """End the calling environment; everything it holds goes back, and its parent is told the status."""
         ...
 
-    @downcall(0x36, "environments", "0", "CONTROL of `env`, not the caller", Error.BAD_ARGUMENT, Error.NO_FRAME,
-              *ON_ENVIRONMENT)
+    @downcall(
+        0x36, "environments", "0", "CONTROL of `env`, not the caller", Error.BAD_ARGUMENT, Error.NO_FRAME, *ON_ENVIRONMENT
+    )
     async def set_quota(self, env: EnvironmentNumber, quota: Count, guarantee: Word = 0) -> int:
-        """Set how many frames an environment may hold, page tables included, at most as many as the caller may; and how many
-        of them the global policy is told are guaranteed.  NO_FRAME if all guarantees together exceed the memory.  Holding
-        more already is not undone."""
+        """Set how many frames an environment may hold, page tables included, at most as many as the caller may; and how
+        many of them the global policy is told are guaranteed.  NO_FRAME if all guarantees together exceed the memory.
+        Holding more already is not undone."""
         ...
 
     @downcall(0x37, "environments", "0", "CONTROL of `env`", Error.BAD_STATE, Error.ONLY_PYTHON, *ON_ENVIRONMENT)
@@ -341,8 +391,14 @@ class Exo:
         """Make context 0 of an environment runnable: Python code, an unstarted coroutine."""
         ...
 
-    @downcall(0x39, "environments", "0", "the context is the caller's or `env` is controlled by it", Error.NO_SUCH_CONTEXT,
-              *ON_ENVIRONMENT)
+    @downcall(
+        0x39,
+        "environments",
+        "0",
+        "the context is the caller's or `env` is controlled by it",
+        Error.NO_SUCH_CONTEXT,
+        *ON_ENVIRONMENT,
+    )
     async def get_registers(
         self, context: ContextNumber, buffer: Annotated[bytes, Kind.BUFFER] = b"", env: EnvironmentNumber = SELF
     ) -> bytes:
@@ -350,11 +406,16 @@ class Exo:
         rflags fs_base gs_base."""
         ...
 
-    @downcall(0x3A, "environments", "0", "the context is the caller's or `env` is controlled by it", Error.NO_SUCH_CONTEXT,
-              Error.BAD_ARGUMENT, *ON_ENVIRONMENT)
-    async def set_register(
-        self, context: ContextNumber, index: Word, value: Word, env: EnvironmentNumber = SELF
-    ) -> int:
+    @downcall(
+        0x3A,
+        "environments",
+        "0",
+        "the context is the caller's or `env` is controlled by it",
+        Error.NO_SUCH_CONTEXT,
+        Error.BAD_ARGUMENT,
+        *ON_ENVIRONMENT,
+    )
+    async def set_register(self, context: ContextNumber, index: Word, value: Word, env: EnvironmentNumber = SELF) -> int:
         """Set one register of a stopped context, by its index in the order of `get_registers`."""
         ...
 
@@ -368,7 +429,9 @@ class Exo:
         """Make a kept context runnable again."""
         ...
 
-    @downcall(0x40, "capabilities", "0", "the capability in slot `source`", Error.BAD_ARGUMENT, Error.TOO_MANY, Error.DENIED)
+    @downcall(
+        0x40, "capabilities", "0", "the capability in slot `source`", Error.BAD_ARGUMENT, Error.TOO_MANY, Error.DENIED
+    )
     async def forge_capability(self, source: Slot, component: Word, permissions: Bits, target: Slot) -> int:
         """Put a weaker capability into slot `target` of the key ring: the name in `source` with one more component (0 to
         65535) and no more than its permissions."""
@@ -385,13 +448,21 @@ class Exo:
         ...
 
     @downcall(
-        0x43, "capabilities", "0", "CONTROL of the subject by hold or capability",
-        Error.BAD_ARGUMENT, Error.DENIED, Error.NO_SUCH_FRAME, Error.BAD_SECTOR, Error.NO_SUCH_ENVIRONMENT, Error.TOO_MANY,
+        0x43,
+        "capabilities",
+        "0",
+        "CONTROL of the subject by hold or capability",
+        Error.BAD_ARGUMENT,
+        Error.DENIED,
+        Error.NO_SUCH_FRAME,
+        Error.BAD_SECTOR,
+        Error.NO_SUCH_ENVIRONMENT,
+        Error.TOO_MANY,
     )
     async def set_access(self, subject: Bits, number: Word, index: Word, slot: Slot, permissions: Bits) -> int:
         """Write entry `index` (0 to 3) of an access list: whoever has a capability whose name is a prefix of the name in
-        `slot` has `permissions` on the frame, extent or environment `number`.  No permissions: the entry is emptied.  Entry 0
-        of an environment is its own name for good, so that its creator keeps control."""
+        `slot` has `permissions` on the frame, extent or environment `number`.  No permissions: the entry is emptied.  Entry
+        0 of an environment is its own name for good, so that its creator keeps control."""
         ...
 
     @downcall(0x50, "disk", "the first sector", "none", Error.NO_SECTORS, Error.BAD_SECTOR)
@@ -404,8 +475,16 @@ class Exo:
         """Let go of the extent that begins at `start`; it is free when its last holder lets go."""
         ...
 
-    @downcall(0x52, "disk", "0", "CONTROL of the extent", Error.DENIED, Error.BAD_SECTOR, Error.NO_SUCH_ENVIRONMENT,
-              Error.BAD_ARGUMENT)
+    @downcall(
+        0x52,
+        "disk",
+        "0",
+        "CONTROL of the extent",
+        Error.DENIED,
+        Error.BAD_SECTOR,
+        Error.NO_SUCH_ENVIRONMENT,
+        Error.BAD_ARGUMENT,
+    )
     async def share_sectors(self, start: Sector, env: EnvironmentNumber, sharing: Bits, rights: Bits) -> int:
         """Let another environment use the extent that begins at `start`, as a LOAN with `rights` or as a HOLD."""
         ...
@@ -416,8 +495,16 @@ class Exo:
         ...
 
     @downcall(
-        0x54, "disk", "the request's number", "READ on the sectors, WRITE on the frame",
-        Error.BAD_SECTOR, Error.DENIED, Error.NO_SUCH_FRAME, Error.WRITE_XOR_EXECUTE, Error.TOO_MANY, Error.BAD_ARGUMENT,
+        0x54,
+        "disk",
+        "the request's number",
+        "READ on the sectors, WRITE on the frame",
+        Error.BAD_SECTOR,
+        Error.DENIED,
+        Error.NO_SUCH_FRAME,
+        Error.WRITE_XOR_EXECUTE,
+        Error.TOO_MANY,
+        Error.BAD_ARGUMENT,
     )
     async def read_sectors(self, sector: Sector, count: Count, frame: Frame, offset: Word = 0) -> int:
         """Begin to read `count` sectors (1 to 8) into a frame, `offset` bytes from its start (a multiple of 512).  Returns
@@ -425,8 +512,15 @@ class Exo:
         ...
 
     @downcall(
-        0x55, "disk", "the request's number", "WRITE on the sectors, READ on the frame",
-        Error.BAD_SECTOR, Error.DENIED, Error.NO_SUCH_FRAME, Error.TOO_MANY, Error.BAD_ARGUMENT,
+        0x55,
+        "disk",
+        "the request's number",
+        "WRITE on the sectors, READ on the frame",
+        Error.BAD_SECTOR,
+        Error.DENIED,
+        Error.NO_SUCH_FRAME,
+        Error.TOO_MANY,
+        Error.BAD_ARGUMENT,
     )
     async def write_sectors(self, sector: Sector, count: Count, frame: Frame, offset: Word = 0) -> int:
         """Begin to write `count` sectors (1 to 8) from a frame, `offset` bytes from its start (a multiple of 512)."""

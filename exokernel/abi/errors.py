@@ -46,7 +46,7 @@ class Error(IntEnum):
 _BY_VALUE = {error.value: error for error in Error}
 
 
-class Refused(Exception):  # noqa: N818 - what the kernel does is refuse; the word is the literature's
+class Refused(Exception):
     """A down-call made by a coroutine was refused; `error` says why."""
 
     def __init__(self, error: Error, call: str = "") -> None:

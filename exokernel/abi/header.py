@@ -38,8 +38,19 @@ static inline int64_t exo_call(uint64_t number, uint64_t a, uint64_t b, uint64_t
 def _constants() -> Iterator[str]:
     """The numbers: layout, errors, flags, call and up-call numbers; usable from assembly too."""
     for name in (
-        "PAGE_SIZE", "PAGE_SHIFT", "SECTOR_SIZE", "SECTORS_PER_PAGE", "USER_BEGIN", "USER_END", "EXPOSED", "OWN_PAGE",
-        "DISK_QUEUE", "ENVIRONMENT_TABLE", "FRAME_TABLE", "PAGE_TABLES", "LIBRARY_CALL_BASE",
+        "PAGE_SIZE",
+        "PAGE_SHIFT",
+        "SECTOR_SIZE",
+        "SECTORS_PER_PAGE",
+        "USER_BEGIN",
+        "USER_END",
+        "EXPOSED",
+        "OWN_PAGE",
+        "DISK_QUEUE",
+        "ENVIRONMENT_TABLE",
+        "FRAME_TABLE",
+        "PAGE_TABLES",
+        "LIBRARY_CALL_BASE",
     ):
         yield f"#define EXO_{name} {getattr(layout, name):#x}"
     for error in Error:
@@ -48,8 +59,15 @@ def _constants() -> Iterator[str]:
     yield f"#define EXO_SELF {flags.SELF}"
     yield f"#define EXO_FOREVER {flags.FOREVER:#x}"
     enums: tuple[type[IntEnum] | Any, ...] = (
-        flags.Rights, flags.Sharing, flags.PageBits, flags.Access, flags.Event, flags.TrapReason, flags.ResumeReason,
-        flags.Taken, flags.Subject,
+        flags.Rights,
+        flags.Sharing,
+        flags.PageBits,
+        flags.Access,
+        flags.Event,
+        flags.TrapReason,
+        flags.ResumeReason,
+        flags.Taken,
+        flags.Subject,
     )
     for enum in enums:
         prefix = "".join("_" + c if c.isupper() else c.upper() for c in enum.__name__).strip("_")

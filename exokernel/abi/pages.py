@@ -72,7 +72,12 @@ EnvironmentRow: Final = Struct(
 )
 
 DiskQueueRow: Final = Struct(
-    "environment" / Int32ul, "request" / Int32ul, "sector" / Int64ul, "count" / Int32ul, "write" / Int32ul, "frame" / Int64ul
+    "environment" / Int32ul,
+    "request" / Int32ul,
+    "sector" / Int64ul,
+    "count" / Int32ul,
+    "write" / Int32ul,
+    "frame" / Int64ul,
 )
 
 FRAME_HOLDER_MASK: Final = 0xFFFF_FFFF

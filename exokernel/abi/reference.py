@@ -54,9 +54,9 @@ def as_markdown() -> str:
     lines = [
         "# Reference",
         "",
-        "Derived from `exokernel/abi` by `exo downcalls --markdown`; a test compares the two. Number in rax; arguments in rdi,",
-        "rsi, rdx, r10, r8, r9; result in rax, negative for an error. From Python: `await exo.NAME(...)`, and an error is",
-        "raised as `Refused`.",
+        "Derived from `exokernel/abi` by `exo downcalls --markdown`. The number goes into rax, the arguments into rdi,",
+        "rsi, rdx, r10, r8, r9; the result is in rax, negative for an error. From Python: `await exo.NAME(...)`, and an",
+        "error is raised as `Refused`.",
         "",
     ]
     group = ""
@@ -69,7 +69,8 @@ def as_markdown() -> str:
     for entry in UPCALLS:
         lines += [f"### `{entry.name}({', '.join(name for name, _ in entry.arguments)})`", "", entry.summary, ""]
         lines += [f"- `{name}`: {meaning}" for name, meaning in entry.arguments]
-        lines += [f"- number: {entry.upcall.value}; {'waits' if entry.queued else 'does not wait'} while one of its kind runs", ""]
+        waits = "waits" if entry.queued else "does not wait"
+        lines += [f"- number: {entry.upcall.value}; {waits} while one of its kind runs", ""]
     lines += ["## Errors", "", "| value | name | meaning |", "| --- | --- | --- |"]
     lines += [f"| {-int(error)} | `{error.name}` | {error.summary} |" for error in Error]
     lines += ["", "## Kinds of arguments", "", "| kind | meaning |", "| --- | --- |"]

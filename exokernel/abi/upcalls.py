@@ -3,10 +3,10 @@
 An up-call is delivered at the entry that the library set for it, on the up-call stack.  There, from the stack pointer
 upwards, lie the argument registers the delivery overwrote (rdi, rsi, rdx: as many as the up-call has arguments, the last
 one lowest) and above them a frame for `iretq` (rip, cs, rflags, rsp, ss).  A handler that restores the registers it
-used, pops the arguments and executes `iretq` is back where it was, and the kernel has not been entered.  While a handler runs, its
-bit is set in `active` in the environment's own page; the library clears it on the way out, and until then a request of
-the same kind waits.  In a Python library OS each up-call is one async method with the interrupted context's number as first
-argument.
+used, pops the arguments and executes `iretq` is back where it was, and the kernel has not been entered.  While a handler
+runs, its bit is set in `active` in the environment's own page; the library clears it on the way out, and until then a
+request of the same kind waits.  In a Python library OS each up-call is one async method with the interrupted context's
+number as first argument.
 """
 
 from dataclasses import dataclass

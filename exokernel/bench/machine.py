@@ -29,7 +29,8 @@ TURNS: Final = 3_000_000
 CALLS: Final = 50_000
 
 LOOP: Final = (
-    b"\xbb" + TURNS.to_bytes(4, "little")  #     mov ebx, TURNS
+    b"\xbb"
+    + TURNS.to_bytes(4, "little")  #     mov ebx, TURNS
     + b"\x48\x69\xc0\x0d\x66\x19\x00"  # again: imul rax, rax, 1664525
     + b"\x48\x05\x5f\xf3\x6e\x3c"  #            add rax, 1013904223
     + b"\x48\x89\xc1"  #                        mov rcx, rax
@@ -166,7 +167,10 @@ def guest_speed(rounds: int) -> dict[str, Any]:
     ours, bare = in_turns(rounds, lambda: _timed(LOOP + _call("exit")), _bare_loop)
     millions = (7 * TURNS + 3) / 1e6
     return figure(
-        millions / ours, "million instructions/s", millions / bare, "a loop with the exact clock, beside Unicorn without any hook"
+        millions / ours,
+        "million instructions/s",
+        millions / bare,
+        "a loop with the exact clock, beside Unicorn without any hook",
     )
 
 

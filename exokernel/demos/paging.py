@@ -128,7 +128,9 @@ def draw(results: Sequence[Results], picture: Path) -> None:
     for way, result, axis in zip(WAYS, results, axes, strict=False):
         for program in result.programs:
             samples = result.held_over_time.get(program.environment, [])
-            axis.step([cycle / 1e6 for cycle, _ in samples], [held for _, held in samples], where="post", label=program.name)
+            axis.step(
+                [cycle / 1e6 for cycle, _ in samples], [held for _, held in samples], where="post", label=program.name
+            )
         axis.set_title(f"{way.title}: {faults(result):,} faults", loc="left")
         axis.set_ylabel("frames held")
         axis.set_ylim(bottom=0)
@@ -149,9 +151,15 @@ def draw(results: Sequence[Results], picture: Path) -> None:
 
 def _row(way: Way, program: ProgramResult) -> list[str]:
     return [
-        way.title, program.name, program.library if way.global_policy != "seize-oldest" else "(not asked)",
-        f"{program.faults:,}", f"{program.swap_in:,}", f"{program.sectors_written // 8:,}", f"{program.cycles:,}",
-        f"{program.finished_at / 1e6:,.0f}", f"{program.frames_held:,}",
+        way.title,
+        program.name,
+        program.library if way.global_policy != "seize-oldest" else "(not asked)",
+        f"{program.faults:,}",
+        f"{program.swap_in:,}",
+        f"{program.sectors_written // 8:,}",
+        f"{program.cycles:,}",
+        f"{program.finished_at / 1e6:,.0f}",
+        f"{program.frames_held:,}",
     ]
 
 
@@ -161,7 +169,9 @@ def show(seed: int, picture: Path, as_json: bool) -> None:
     draw(results, picture)
     if as_json:
         rows = {way.title: result.as_json() for way, result in zip(WAYS, results, strict=True)}
-        print(json.dumps({"ways": rows, "conclusion": conclusion(results), "picture": str(picture)}, indent=2, sort_keys=True))
+        print(
+            json.dumps({"ways": rows, "conclusion": conclusion(results), "picture": str(picture)}, indent=2, sort_keys=True)
+        )
         return
     table = Table(box=None, header_style="bold", pad_edge=False)
     for heading in ("way", "program", "pager", "faults", "pages in", "pages out", "cycles", "done at (M)", "frames, most"):

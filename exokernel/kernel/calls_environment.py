@@ -235,7 +235,14 @@ def drop_capability(kernel: Kernel, caller: Environment, context: Context, slot:
 
 @serves("set_access")
 def set_access(
-    kernel: Kernel, caller: Environment, context: Context, subject: int, number: int, index: int, slot: int, permissions: int
+    kernel: Kernel,
+    caller: Environment,
+    context: Context,
+    subject: int,
+    number: int,
+    index: int,
+    slot: int,
+    permissions: int,
 ) -> int:
     """An entry of an access list; what loses its right by it is unbound at once."""
     if index >= capabilities.ACCESS_ENTRIES or permissions & ~capabilities.EVERY_RIGHT or number > ANY:

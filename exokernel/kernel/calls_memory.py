@@ -161,9 +161,7 @@ def reserve_page(kernel: Kernel, caller: Environment, context: Context, number: 
 
 
 @serves("set_backing")
-def set_backing(
-    kernel: Kernel, caller: Environment, context: Context, number: int, sector: int, env: Environment
-) -> int:
+def set_backing(kernel: Kernel, caller: Environment, context: Context, number: int, sector: int, env: Environment) -> int:
     """Preload the repossession vector."""
     require_control(caller, env)
     frame = kernel.frames.get(number)
@@ -176,5 +174,3 @@ def set_backing(
         raise Refusal(Error.BAD_SECTOR)
     frame.backing[env] = sector
     return 0
-
-

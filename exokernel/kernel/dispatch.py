@@ -28,9 +28,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 Check = Callable[["Kernel", Environment, Any], Any]
 WORD = 0xFFFF_FFFF_FFFF_FFFF
 RAX, RIP = int(Register.RAX), int(Register.RIP)
-ARGUMENTS = tuple(
-    map(int, (Register.RDI, Register.RSI, Register.RDX, Register.R10, Register.R8, Register.R9))
-)
+ARGUMENTS = tuple(map(int, (Register.RDI, Register.RSI, Register.RDX, Register.R10, Register.R8, Register.R9)))
 NOT_IN_A_BATCH = {"batch", "block", "yield", "exit", "destroy"}
 TEXT_MAXIMUM = 1 << 16
 
@@ -125,8 +123,14 @@ def _context(kernel: Kernel, caller: Environment, value: int) -> int:
 
 
 CHECKS: dict[Kind, Check] = {
-    Kind.PAGE: _page, Kind.ADDRESS: _address, Kind.FRAME: _frame, Kind.ENVIRONMENT: _environment, Kind.COUNT: _count,
-    Kind.SECTOR: _sector, Kind.SLOT: _slot, Kind.CONTEXT: _context,
+    Kind.PAGE: _page,
+    Kind.ADDRESS: _address,
+    Kind.FRAME: _frame,
+    Kind.ENVIRONMENT: _environment,
+    Kind.COUNT: _count,
+    Kind.SECTOR: _sector,
+    Kind.SLOT: _slot,
+    Kind.CONTEXT: _context,
 }
 
 
@@ -144,7 +148,9 @@ def native(kernel: Kernel, environment: Environment, context: Context, machine: 
             raise Refusal(Error.NO_SUCH_CALL)
         if call.plain is not None:
             result = call.function(
-                kernel, environment, context,
+                kernel,
+                environment,
+                context,
                 *[words[at] if check is None else check(kernel, environment, words[at]) for at, check in call.plain],
             )
         else:
@@ -201,8 +207,11 @@ def python(kernel: Kernel, environment: Environment, context: Context, number: i
 
 
 def _from_python(
-    kernel: Kernel, environment: Environment, argument: Argument,
-    check: Check | None, value: Any,
+    kernel: Kernel,
+    environment: Environment,
+    argument: Argument,
+    check: Check | None,
+    value: Any,
 ) -> Any:
     if argument.kind is Kind.OBJECT:
         return value

@@ -32,6 +32,8 @@ class State(IntEnum):
 
 
 class ContextState(Enum):
+    """Whether a context can run."""
+
     READY = "ready"
     BLOCKED = "blocked"
     STOPPED = "stopped by a handler"

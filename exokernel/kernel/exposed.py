@@ -77,8 +77,14 @@ class ExposedPages:
         """Fill in what never changes, and mark the machine's frames."""
         header = pages.MachinePage.build(
             {
-                "magic": pages.MAGIC, "version": pages.VERSION, "clock": 0, "frames": frames,
-                "free_frames": frames - first_free, "sectors": sectors, "environments": 0, "disk_requests": 0,
+                "magic": pages.MAGIC,
+                "version": pages.VERSION,
+                "clock": 0,
+                "frames": frames,
+                "free_frames": frames - first_free,
+                "sectors": sectors,
+                "environments": 0,
+                "disk_requests": 0,
             }
         )
         for index in range(len(header) // 8):

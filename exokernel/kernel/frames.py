@@ -37,7 +37,8 @@ class Frame:
     writable: int = 0
     executable: int = 0
     clean: set[Environment] = field(default_factory=set)
-    """Holders whose backing (or the zeros it was given with) equals the frame, unless an entry's dirty bit says otherwise."""
+    """Holders whose backing (or the zeros it was given with) equals the frame, unless an entry's dirty bit says
+    otherwise."""
     io: int = 0
     lost: bool = False
     """Nobody holds it any more, and disk I/O in flight keeps it from being free."""

@@ -150,8 +150,8 @@ class Kernel(Lifecycle):
             return
 
     def _run_slice(self, environment: Environment, end: int) -> None:
-        """Give an environment the CPU until its slice ends at cycle `end`, it blocks, yields or ends.  A pause only interrupts
-        the slice, which goes on when `run` is called again, so that looking in between changes nothing."""
+        """Give an environment the CPU until its slice ends at cycle `end`, it blocks, yields or ends.  A pause only
+        interrupts the slice, which goes on when `run` is called again, so that looking in between changes nothing."""
         clock, run, words = self.clock, self.cpus[0].run, self.memory.words
         frames, accounts, shown = self.frames, environment.accounts, self.exposed.clock_word
         root = environment.root
@@ -254,4 +254,3 @@ class Kernel(Lifecycle):
                     coroutines.close(context.coroutine)
         for cpu in self.cpus:
             cpu.close()
-

@@ -39,8 +39,14 @@ class Lifecycle(Waiting):
         name = name_of(parent.name if parent is not None else (), number)
         own = Capability(name, EVERY_RIGHT)
         environment = Environment(
-            number, parent.number if parent is not None else 0, name, empty_ring(own),
-            [own] + [None] * (ACCESS_ENTRIES - 1), quota, 0, 0,
+            number,
+            parent.number if parent is not None else 0,
+            name,
+            empty_ring(own),
+            [own] + [None] * (ACCESS_ENTRIES - 1),
+            quota,
+            0,
+            0,
         )
         self.spaces.make(environment)
         self._slots.add(slot)
@@ -97,7 +103,12 @@ class Lifecycle(Waiting):
             self.count_event(parent, Event.EXIT, environment.number, status)
 
     def kill(
-        self, environment: Environment, context: Context | None, cause: Cause, detail: str = "", where: int | None = None,
+        self,
+        environment: Environment,
+        context: Context | None,
+        cause: Cause,
+        detail: str = "",
+        where: int | None = None,
         access: int = 0,
     ) -> None:
         """End an environment that broke a rule, and write down which."""

@@ -2,9 +2,9 @@
 
 When no frame is free the global policy names environments, and each is asked to release so many frames of its own choice.
 The request has a deadline in cycles, counted down while the victim runs; it stands still while a write that the victim
-issued since is in the disk queue, up to a hard limit in virtual time.  What has not come back by then is taken: the bindings
-are broken by force, a dirty frame with a registered backing is written there first, and the record in the victim's own
-page says what became of each.  Reserved frames and page tables are never taken.  A victim that has no entry for the
+issued since is in the disk queue, up to a hard limit in virtual time.  What has not come back by then is taken: the
+bindings are broken by force, a dirty frame with a registered backing is written there first, and the record in the victim's
+own page says what became of each.  Reserved frames and page tables are never taken.  A victim that has no entry for the
 request is not asked.
 
 Under a policy in seize mode nobody is asked: the frames the policy picks are taken at once.
@@ -91,7 +91,11 @@ class Revocation:
     def _may_be_taken(self, frame: Frame) -> bool:
         first = self._kernel.first_environment
         return not (
-            frame.table or frame.lost or frame.io or not frame.holders or frame.reserved
+            frame.table
+            or frame.lost
+            or frame.io
+            or not frame.holders
+            or frame.reserved
             or any(holder.number == first for holder in frame.holders)
         )
 
@@ -111,9 +115,9 @@ class Revocation:
                         self._take(holder, frame)
             self._announce_taken()
             return self.free > before
-        expected = sum(
-            e.request.count for e in self._kernel.environments.values() if e.request is not None
-        ) + self._frames_in_io()
+        expected = (
+            sum(e.request.count for e in self._kernel.environments.values() if e.request is not None) + self._frames_in_io()
+        )
         if expected >= len(self._waiting):
             return False
         for ask in self.policy.choose(self, requester.number, len(self._waiting) - expected):
@@ -140,7 +144,13 @@ class Revocation:
         self._serial += 1
         kernel = self._kernel
         request = victim.request = ReleaseRequest(
-            count, frame, self._settings.release_deadline, kernel.clock.now + self._settings.release_hard_limit, kernel.clock.now, self._serial, force
+            count,
+            frame,
+            self._settings.release_deadline,
+            kernel.clock.now + self._settings.release_hard_limit,
+            kernel.clock.now,
+            self._serial,
+            force,
         )
         if not victim.handles(Upcall.PLEASE_RELEASE_PAGE):
             self._take_what_is_left(victim)
@@ -269,5 +279,3 @@ class Revocation:
                 frame.recency = frame.recency >> 1 | (0x80 if used else 0)
         self._kernel.spaces.flush()
         self._kernel.clock.at(self._kernel.clock.now + self._settings.sample_every, SampleTick())
-
-

@@ -166,9 +166,7 @@ class SectorTable:
 
     # Requests.
 
-    def request(
-        self, environment: Environment, write: bool, sector: int, count: int, frame: Frame, offset: int
-    ) -> int:
+    def request(self, environment: Environment, write: bool, sector: int, count: int, frame: Frame, offset: int) -> int:
         """Queue a transfer after checking every right to it.  Gives its number.  Raises Refusal."""
         if count > SECTORS_PER_PAGE or offset % SECTOR_SIZE or offset + count * SECTOR_SIZE > 1 << PAGE_SHIFT:
             raise Refusal(Error.BAD_ARGUMENT)
@@ -235,8 +233,8 @@ class SectorTable:
             self._kernel.count_event(environment, Event.DISK, request.number, status)
 
     def _may_move(self, request: Request, frame: Frame) -> bool:
-        """Whether the frame is still the requester's to use, or still nobody else's.  The disk is as slow as it likes, and a
-        loan that has ended since must not read or write what the lender keeps there now."""
+        """Whether the frame is still the requester's to use, or still nobody else's.  The disk is as slow as it likes, and
+        a loan that has ended since must not read or write what the lender keeps there now."""
         if request.kernel or frame.lost:
             return True
         living = request.environment.state is not State.DEAD

@@ -1,7 +1,7 @@
 """Up-calls: how the kernel enters a library OS.
 
-For machine code the interrupted registers that the delivery overwrites go onto the up-call stack, under an `iretq` frame, and
-that is all the kernel does: the way back does not pass through it.  For a Python library OS the handler is a coroutine
+For machine code the interrupted registers that the delivery overwrites go onto the up-call stack, under an `iretq` frame,
+and that is all the kernel does: the way back does not pass through it.  For a Python library OS the handler is a coroutine
 in a context of its own, and the interrupted context stands still until it ends.  A fault or a trap is delivered at once; a
 request waits while a handler of its kind runs or a critical section is open, and is withdrawn when it is met.
 """
@@ -40,8 +40,8 @@ class UpcallDelivery:
         self._kernel = kernel
 
     def request(self, environment: Environment, upcall: Upcall, arguments: tuple[int, ...]) -> None:
-        """Queue a request for an environment; one of the same kind (an event of the same thing) that still waits is replaced
-        or, for counts of pages taken, added to.  Wakes a blocked environment."""
+        """Queue a request for an environment; one of the same kind (an event of the same thing) that still waits is
+        replaced or, for counts of pages taken, added to.  Wakes a blocked environment."""
         if environment.state is not State.ALIVE or not environment.handles(upcall):
             return
         for waiting in environment.pending:
@@ -112,7 +112,9 @@ class UpcallDelivery:
         try:
             handler.coroutine = method(number, *arguments)
         except Exception as error:
-            self._kernel.kill(environment, context, Cause.RAISED, f"{type(error).__name__}: {error} (in {upcall.name.lower()})")
+            self._kernel.kill(
+                environment, context, Cause.RAISED, f"{type(error).__name__}: {error} (in {upcall.name.lower()})"
+            )
             return
         environment.accounts.upcalls += 1
         if context is not None:

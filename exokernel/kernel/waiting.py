@@ -9,10 +9,11 @@ from exokernel.abi.flags import Event, ResumeReason
 from exokernel.abi.upcalls import Upcall
 from exokernel.kernel.core import Core
 from exokernel.kernel.environment import Context, ContextState, Environment, State, Wait
-from exokernel.machine.clock import NEVER
 from exokernel.machine.context import Register
 
 RAX = int(Register.RAX)
+END_OF_TIME = 1 << 62
+"""A later deadline never comes.  The clock jumps no further, and no sum of charges leads from here beyond 64 bits."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Waiting(Core):
         """Block a context."""
         context.wait = wait
         environment.stop(context, ContextState.BLOCKED)
-        if wait.deadline < NEVER:
+        if wait.deadline < END_OF_TIME:
             self.clock.at(wait.deadline, WaitOver(environment.number, context.number, wait))
         self.consider(environment)
 
@@ -64,7 +65,8 @@ class Waiting(Core):
         waiting = [
             context
             for context in environment.contexts.values()
-            if context.wait is not None and context.wait.event is event
+            if context.wait is not None
+            and context.wait.event is event
             and (event not in (Event.DISK, Event.EXIT) or context.wait.value == value)
         ]
         for context in waiting:

@@ -9,8 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-NEVER = 1 << 62
-"""Later than anything: so far off that no sum of charges leads from here beyond 64 bits."""
+NEVER = 1 << 63
 
 
 @dataclass

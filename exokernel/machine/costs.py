@@ -14,7 +14,8 @@ KERNEL_CROSSING: Final = 150
 """`syscall` and the way back: Soares and Stumm, FlexSC, OSDI 2010, section 2.1, measured about 150 on Nehalem."""
 
 FAULT_CROSSING: Final = 300
-"""An exception instead of `syscall`: it saves a frame in memory and is not specially fast.  Twice the crossing: our choice."""
+"""An exception instead of `syscall`: it saves a frame in memory and is not specially fast.  Twice the crossing: our
+choice."""
 
 UPCALL_WORD: Final = 1
 """Storing one word of an up-call frame: one store a cycle."""
@@ -23,7 +24,8 @@ SAVE_REGISTER: Final = 1
 """Saving or loading one word of processor state: one memory access a cycle."""
 
 FULL_STATE_WORDS: Final = 20 + 64
-"""General registers and the 512-byte FXSAVE area, in words: what the kernel saves for those who do not handle `resume_cpu`."""
+"""General registers and the 512-byte FXSAVE area, in words: what the kernel saves for those who do not handle
+`resume_cpu`."""
 
 TABLE_LEVEL: Final = 4
 """One level of a page-table walk in software, hitting the first-level cache: 4 cycles (Intel's optimisation manual)."""

@@ -7,7 +7,7 @@ import pytest
 
 from exokernel.abi.errors import Error, Refused
 from exokernel.abi.flags import Event, Sharing, Subject
-from exokernel.kernel import kernel as kernel_module
+from exokernel.kernel import lifecycle
 from exokernel.kernel.death import Cause
 from tests.kernel.audit import audit
 from tests.machine_kit import READ_WRITE, Machine, exo, machine
@@ -236,10 +236,10 @@ def test_numbers_are_never_used_again() -> None:
 
 def test_when_the_numbers_are_used_up_no_environment_is_made() -> None:
     """They have 32 bits in the exposed pages; one more would be taken for another's."""
-    assert kernel_module.LAST_GENERATION * 4096 + 4095 < 0xFFFF_FFFF
+    assert lifecycle.LAST_GENERATION * 4096 + 4095 < 0xFFFF_FFFF
 
     async def play(made: Machine) -> None:
-        made.kernel._generation = kernel_module.LAST_GENERATION - 1
+        made.kernel._generation = lifecycle.LAST_GENERATION - 1
         last = await exo.create_environment()
         assert last < 0xFFFF_FFFF
         audit(made.kernel)
