@@ -204,11 +204,16 @@ class _Fork:
         return self._paging.regions.slot(number) - self._parent.start.swap_sector + self._start.swap_sector
 
     async def _copy_swapped(self, number: int) -> None:
-        """Copy a page from the parent's swap extent to the child's."""
-        if self._between is None:
-            self._between = await self._with_room(self._exo.alloc_page)
-        for write, sector in ((False, self._paging.regions.slot(number)), (True, self._slot(number))):
+        """Copy a page from the parent's swap extent to the child's, again if the frame between is taken on the way."""
+        places = (False, self._paging.regions.slot(number)), (True, self._slot(number))
+        done = 0
+        while done < len(places):
+            if self._between is None:
+                self._between, done = await self._with_room(self._exo.alloc_page), 0
+            write, sector = places[done]
             request = await begin_transfer(self._exo, write, sector, SECTORS_PER_PAGE, self._between)
             if request is None:
-                raise _NoRoom
-            await wait_for(self._exo, request)
+                self._between = None
+            else:
+                await wait_for(self._exo, request)
+                done += 1

@@ -87,7 +87,7 @@ def block(kernel: Kernel, caller: Environment, context: Context, event: int, val
             return 0
         raise Refusal(Error.TIMED_OUT)
     if kind is Event.FRAMES:
-        if kernel.frames.free and caller.charged < caller.quota:
+        if kernel.frames.available(caller) and caller.charged < caller.quota:
             return caller.events[kind]
         kernel.revocation.wants(caller)
     kernel.wait(caller, context, Wait(kind, value, deadline))

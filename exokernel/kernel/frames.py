@@ -79,6 +79,7 @@ class FrameTable:
         """First come, first served: whoever waits for one very frame finds it free for a while."""
         self._exposed = exposed
         self._spaces = spaces
+        self._promised: dict[Environment, None] = {}
         self.freed = 0
         """Frames that have become free since somebody last looked."""
 
@@ -94,9 +95,9 @@ class FrameTable:
         very one is not free).  Refused over the quota."""
         if environment.charged >= environment.quota:
             raise Refusal(Error.OVER_QUOTA)
+        if not self.available(environment):
+            return None
         if number is None:
-            if not self.free:
-                return None
             number = self.free.popitem(last=False)[0]
         elif number in self.free:
             del self.free[number]
@@ -108,6 +109,7 @@ class FrameTable:
         else:
             self.memory.zero(number)
         self.used[number] = frame
+        self._promised.pop(environment, None)
         frame.table = table
         if table:
             frame.holders.append(environment)
@@ -118,6 +120,20 @@ class FrameTable:
         self._exposed.frame(frame)
         self._exposed.charged(environment)
         return frame
+
+    def available(self, environment: Environment) -> int:
+        """How many free frames `environment` may take: not those that are promised to others."""
+        return max(0, len(self.free) - len(self._promised) + (environment in self._promised))
+
+    def promise(self, environment: Environment) -> None:
+        """Keep one of the free frames for an environment, if there are so many."""
+        if len(self._promised) < len(self.free):
+            self._promised[environment] = None
+
+    def promise_over(self, environment: Environment) -> None:
+        """It has had its chance; others may have the frame."""
+        if self._promised.pop(environment, True) is None:
+            self.freed += 1
 
     def give_back_table(self, environment: Environment, number: int) -> None:
         """A page table whose last entry is gone."""

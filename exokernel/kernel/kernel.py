@@ -201,6 +201,7 @@ class Kernel(Lifecycle):
             else:
                 self.answer(environment, context, machine, trap)
         if environment.state is State.ALIVE:
+            frames.promise_over(environment)
             if preempted:
                 self.charge(environment, costs.FULL_STATE_WORDS * costs.SAVE_REGISTER)
             self.consider(environment)

@@ -82,6 +82,7 @@ class Lifecycle(Waiting):
         environment.pending.clear()
         environment.request = None
         self.revocation.no_longer_wants(environment)
+        self.frames.promise_over(environment)
         self.exposed.environment(environment)
         self.exposed.library_counts(environment)
         self.spaces.unmap_everything(environment)

@@ -116,7 +116,8 @@ class Revocation:
             self._announce_taken()
             return self.free > before
         expected = (
-            sum(e.request.count for e in self._kernel.environments.values() if e.request is not None) + self._frames_in_io()
+            sum(e.request.count for e in self._kernel.environments.values() if e.request and e.request.frame is None)
+            + self._frames_in_io()
         )
         if expected >= len(self._waiting):
             return False
@@ -254,10 +255,13 @@ class Revocation:
     # Giving out.
 
     def frames_came_free(self) -> None:
-        """Tell those who went short; called by the kernel's loop when frames have become free."""
+        """Tell those who went short; called by the kernel's loop when frames have become free.  Each that is blocked for a
+        frame is promised one until the end of its next slice, or the one who was asked could take it back before."""
         for environment in list(self._waiting.values()):
             del self._waiting[environment.number]
             environment.wants_frames = False
+            if any(context.wait is not None and context.wait.event is Event.FRAMES for context in environment.contexts.values()):
+                self._kernel.frames.promise(environment)
             self._kernel.count_event(environment, Event.FRAMES, 0, 0)
 
     def no_longer_wants(self, environment: Environment) -> None:

@@ -39,14 +39,14 @@ def exo(*words: object) -> Ended:
     return Ended(result.exit_code, result.stdout, result.stderr)
 
 
-def start(*words: object, python: str = "", **environment: str) -> subprocess.Popen[str]:
+def start(*words: object, python: str = "", errors_to: int = subprocess.PIPE, **environment: str) -> subprocess.Popen[str]:
     """A command in a process of its own, its output piped; `python` is run before it."""
     code = f"{python}\nimport sys\nsys.argv[0] = 'exo'\nfrom exokernel.cli import main\nmain()"
     return subprocess.Popen(
         [sys.executable, "-c", code, *map(str, words)],
         env=_environment(environment),
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=errors_to,
         text=True,
     )
 

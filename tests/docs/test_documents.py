@@ -94,11 +94,3 @@ def test_the_derived_reference_has_every_call_and_every_error(tmp_path: Path) ->
     assert [row.name for row in TABLE.values() if f"### `{row.name}(" not in reference] == []
     assert [one.name for one in UPCALLS if f"### `{one.name}(" not in reference] == []
     assert [error.name for error in Error if f"`{error.name}`" not in reference] == []
-
-
-def test_the_figures_in_the_readme_are_those_of_the_figures() -> None:
-    figures = (ROOT / "docs" / "figures.md").read_text(encoding="utf-8").split("\n")
-    rows = [line for line in (ROOT / "README.md").read_text(encoding="utf-8").split("\n") if " native+" in line]
-    shown = [line for line in rows if re.search(r"\d+,\d{3},\d{3}", line)]
-    assert shown
-    assert set(shown) <= set(figures)
