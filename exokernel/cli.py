@@ -4,6 +4,8 @@ import errno
 import json
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -38,6 +40,24 @@ def print_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2, sort_keys=True))
 
 
+@contextmanager
+def _sentences() -> Iterator[None]:
+    """Whatever a user can cause ends the command with its sentence."""
+    from exokernel.build.errors import BuildError
+    from exokernel.machine.context import MachineError
+    from exokernel.machine.disk import DiskError
+    from exokernel.observe.output import OutputError
+    from exokernel.scenario import ScenarioError
+    from libos.image import LoadError
+
+    try:
+        yield
+    except (ScenarioError, UnknownName, BuildError, LoadError, DiskError, MachineError, OutputError) as error:
+        fail(error)
+    except KeyboardInterrupt:
+        fail("Interrupted.", 130)
+
+
 class Progress:
     """A line on the terminal that is written over and disappears at the end; nothing if there is no terminal."""
 
@@ -68,7 +88,7 @@ def run(
     frames: Annotated[int, typer.Option(help="Frames its pager keeps resident; 0: as many as the kernel gives.")] = 0,
     memory: Annotated[str, typer.Option(help="Physical memory of the machine.")] = "16M",
     disk: Annotated[Path | None, typer.Option(help="A disk image file instead of a disk in memory.")] = None,
-    disk_size: Annotated[str, typer.Option(help="Size of the disk in memory.")] = "256M",
+    disk_size: Annotated[str, typer.Option(help="Size of the disk in memory.")] = "1G",
     global_policy: Annotated[str, typer.Option(help="Whom the kernel asks when no frame is free.")] = "largest",
     env: Annotated[
         list[str] | None, typer.Option(help='Another program beside it: "wordfreq --libos clock --frames 64 -- FILE".')
@@ -117,40 +137,33 @@ def run(
 
 
 def _run(scene: "Scenario", as_json: bool) -> int:
-    from exokernel.build.errors import BuildError
-    from exokernel.machine.context import MachineError
-    from exokernel.machine.disk import DiskError
-    from exokernel.observe.output import OutputError
     from exokernel.observe.report import table
-    from exokernel.scenario import ScenarioError
     from exokernel.session import Session
-    from libos.image import LoadError
 
     progress = Progress()
     lines = _Lines(len(scene.programs) > 1)
-    running = False
+    when = "before the run began"
 
     def console(name: str, text: bytes) -> None:
         progress.clear()
         if not as_json:
             lines.write(name, text)
 
-    try:
-        with Session(scene, console, progress) as session:
-            running = True
-            results = session.run()
+    with _sentences():
+        try:
+            with Session(scene, console, progress, stop_at_interrupt=True) as session:
+                when = "twice; the run was given up where it stood"
+                results = session.run()
+                progress.clear()
+                lines.flush()
+                for text in session.deaths.values():
+                    typer.echo(text, err=True)
+                if session.explanation:
+                    typer.echo(session.explanation, err=as_json)
+        except KeyboardInterrupt:
+            fail(f"Interrupted {when}.", 130)
+        finally:
             progress.clear()
-            lines.flush()
-            for text in session.deaths.values():
-                typer.echo(text, err=True)
-            if session.explanation:
-                typer.echo(session.explanation, err=as_json)
-    except (ScenarioError, UnknownName, BuildError, LoadError, DiskError, MachineError, OutputError) as error:
-        progress.clear()
-        fail(error)
-    except KeyboardInterrupt:
-        progress.clear()
-        fail(f"Interrupted {'twice; the run was given up where it stood' if running else 'before the run began'}.", 130)
     if as_json:
         print_json(results.as_json())
     else:
@@ -210,15 +223,13 @@ def build(
 ) -> None:
     """Compile a C program or a pager, and say where the image is."""
     from exokernel.build import guests
-    from exokernel.build.errors import BuildError
 
     try:
-        if not source.is_file():
-            fail(f"There is no file {source}.")
-        pager = "pager_victim" in source.read_text(encoding="utf-8", errors="replace")
+        pager = b"pager_victim" in source.read_bytes()
+    except OSError as error:
+        fail(f"{source} cannot be read: {error.strerror}.")
+    with _sentences():
         typer.echo(guests.build_pager(source) if pager else guests.build_application(source))
-    except BuildError as error:
-        fail(error)
 
 
 @app.command()
@@ -277,9 +288,12 @@ def replay(
 def bench(as_json: AsJson = False) -> None:
     """Measure speed beside plain Unicorn in the same run."""
     from exokernel.bench import run_all
+    from exokernel.build import guests
     from exokernel.observe.report import bench_table
 
-    results = run_all()
+    with _sentences():
+        guests.build_native_base()
+        results = run_all()
     if as_json:
         print_json(results)
     else:
@@ -298,8 +312,11 @@ def paging(
 ) -> None:
     """Show page replacement by programs and by the kernel."""
     from exokernel.demos import paging as demonstration
+    from exokernel.observe.output import check_writable
 
-    demonstration.show(seed, picture, as_json)
+    with _sentences():
+        check_writable(picture)
+        demonstration.show(seed, picture, as_json)
 
 
 def main() -> None:

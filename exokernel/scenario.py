@@ -78,7 +78,7 @@ class Scenario:
 
     programs: tuple[ProgramSpec, ...]
     memory: int = 16 << 20
-    disk_size: int = 256 << 20
+    disk_size: int = 1 << 30
     disk: Path | None = None
     global_policy: str = "largest"
     seed: int = 0

@@ -2,8 +2,7 @@
 
 import os
 import signal
-import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -32,7 +31,7 @@ from exokernel.scenario import ProgramSpec, Scenario, ScenarioError, digest_of
 from libos.image import LARGEST, LoadError, parse
 from libos.loader import Loader
 from libos.plan import Program
-from libos.python_programs import Main, load_python_program, program_from_file
+from libos.python_programs import Main, bring_in, program_from_file
 
 CHUNK = 20_000_000
 """Cycles between looks at the progress line."""
@@ -49,22 +48,26 @@ class _Loaded:
     application: Path
     main: Main | None = None
     """Of a program in Python: what it does."""
+    coroutine: Coroutine[Any, Any, None] | None = None
+    """Of a program in Python that has been brought in: what is to be started."""
     environment: int = 0
 
 
 class Session:
     """A machine with a scenario on it.  `console` gets (program name, bytes) as they come; `progress` is called now and
-    then with a sentence."""
+    then with a sentence.  Ctrl-C is a KeyboardInterrupt as anywhere; with `stop_at_interrupt` the first one ends the run
+    with what it came to."""
 
     def __init__(
         self,
         scenario: Scenario,
         console: Callable[[str, bytes], None] | None = None,
         progress: Callable[[str], None] | None = None,
+        stop_at_interrupt: bool = False,
     ) -> None:
         scenario.check()
         self.scenario = scenario
-        self._sink, self._progress = console, progress
+        self._sink, self._progress, self._stop_at_interrupt = console, progress, stop_at_interrupt
         self._names: dict[int, str] = {}
         self.explanation = ""
         self._held: dict[int, list[tuple[int, int]]] = {}
@@ -93,9 +96,7 @@ class Session:
     def __enter__(self) -> "Session":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
     def close(self) -> None:
@@ -184,9 +185,9 @@ class Session:
             init = Loader(exo)
             for loaded, program in zip(self._programs, programs, strict=True):
                 if loaded.main is not None:
-                    loaded.environment = await load_python_program(exo, loaded.main, program)
+                    loaded.environment, loaded.coroutine = await bring_in(exo, loaded.main, program)
                 else:
-                    loaded.environment = await init.load(program)
+                    loaded.environment = await init.bring_in(program)
                 spec = loaded.spec
                 if spec.guarantee:
                     await self._promise(exo, loaded)
@@ -195,7 +196,15 @@ class Session:
                     self._timeline.name(loaded.environment, spec.title)
         except LoadError as error:
             self._load_error = error
+            for loaded in self._programs:
+                if loaded.coroutine is not None:
+                    loaded.coroutine.close()
             await exo.exit(1)
+        for loaded in self._programs:
+            if loaded.coroutine is not None:
+                await exo.start_coroutine(loaded.environment, loaded.coroutine)
+            else:
+                await init.start(loaded.environment)
         for loaded in self._programs:
             await exo.block(Event.EXIT, loaded.environment)
 
@@ -229,7 +238,7 @@ class Session:
                 raise KeyboardInterrupt
             interrupted = self.kernel.stop_requested = True
 
-        previous = signal.signal(signal.SIGINT, on_interrupt) if _in_main_thread() else None
+        previous = signal.signal(signal.SIGINT, on_interrupt) if self._stop_at_interrupt else None
         step = min(CHUNK, self.scenario.sample_held or CHUNK)
         try:
             outcome = Outcome.TIME
@@ -258,9 +267,7 @@ class Session:
             return None
         only = self._programs[0]
         if only.main is not None:
-            raise ScenarioError(
-                f"{only.spec.title} is written in Python; references are recorded of machine code alone."
-            )
+            raise ScenarioError(f"{only.spec.title} is written in Python; references are recorded of machine code alone.")
         image = parse(only.application.name, only.application.read_bytes())
         return ReferenceFile(path, self.images, lent_pages(image))
 
@@ -272,7 +279,7 @@ class Session:
 
     def _sample(self) -> None:
         if self.scenario.sample_held:
-            for loaded in self._programs:
+            for loaded in [one for one in self._programs if one.environment]:
                 environment = self.kernel.environments.get(loaded.environment)
                 held = len(environment.held) if environment is not None else 0
                 self._held.setdefault(loaded.environment, []).append((self.kernel.clock.now, held))
@@ -338,10 +345,4 @@ def _on_this_computer(option: str, size: int, make: Callable[[int], Part]) -> Pa
     try:
         return make(size)
     except (OSError, OverflowError) as error:
-        raise ScenarioError(
-            f"This computer has no room for {option} {size >> 20}M ({error}); use a smaller one."
-        ) from None
-
-
-def _in_main_thread() -> bool:
-    return threading.current_thread() is threading.main_thread()
+        raise ScenarioError(f"This computer has no room for {option} {size >> 20}M ({error}); use a smaller one.") from None

@@ -6,6 +6,7 @@ recomputable one is never written out, and reads as zeros once it had to go.
 
 from enum import IntEnum
 
+from exokernel.abi.direct import direct
 from exokernel.abi.layout import PAGE_SHIFT
 from libos.books import Origin
 from libos.interface import ADVICE
@@ -13,6 +14,7 @@ from libos.paging import Paging
 from libos.transfers import let_go
 
 
+@direct
 class Advice(IntEnum):
     """The values of the interface's OS_NEEDED and so on."""
 
@@ -45,5 +47,3 @@ async def advise(paging: Paging, va: int, size: int, advice: int) -> bool:
             page.recomputable = advice == Advice.RECOMPUTABLE
     await paging.leave()
     return True
-
-

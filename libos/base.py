@@ -14,7 +14,7 @@ and set by down-calls.
 
 import copy
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import ClassVar, Final, NoReturn
 
@@ -24,6 +24,7 @@ from exokernel.abi.flags import Access, Event, TrapReason
 from exokernel.abi.layout import PAGE_SIZE
 from libos import forking
 from libos.advice import advise
+from libos.books import Page
 from libos.ending import BROKEN_LIBRARY, SEGMENTATION_FAULT, end
 from libos.heap import Heap
 from libos.interface import BY_CALL_NUMBER, Function
@@ -65,15 +66,14 @@ class LibraryOS:
         self.paging = Paging(self.exo, start, self.strategy)
         self.heap = Heap(self.paging.regions.grow)
 
-    def fork(self, child: "LibraryOS", start: StartBlock) -> None:
-        """Turn `child`, a shallow copy of this object, into the library OS of a forked environment that begins with
-        `start`.
+    def fork(self, child: "LibraryOS", start: StartBlock, pages: Mapping[int, Page]) -> None:
+        """Turn `child`, a shallow copy of this object, into the library OS of a forked environment beginning with `start`.
 
-        Called when the child has been given its frames and its swap extent.  A subclass with mutable fields of its own
-        gives the child copies of them, and calls this.
+        Called when the child has been given its frames and its swap extent, of which `pages` tells by page number.  A
+        subclass with mutable fields of its own gives the child copies of them, and calls this.
         """
         child.start = start
-        child.paging = self.paging.fork(start)
+        child.paging = self.paging.fork(start, pages)
         child.heap = self.heap.copy(child.paging.regions.grow)
 
     # Up-calls.

@@ -7,6 +7,7 @@ taken by force, and its record says what became of it.
 """
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final
@@ -102,14 +103,11 @@ class Books:
         """Whether a write of the page, which stays, is under way."""
         return number in self.cleaning.values()
 
-    def inherit(self, parent: "Books") -> None:
-        """Take over a parent's rows in the books of its child, whose frames are the parent's and whose places in the
-        swap extent have only what was not resident; the strategy starts anew."""
-        for number, page in parent.pages.items():
+    def inherit(self, pages: Mapping[int, Page]) -> None:
+        """Take over a parent's rows in the books of its child.  Its places in the swap extent have only what was not
+        resident, so what is counts as dirty.  The strategy starts anew."""
+        for number, page in pages.items():
             self.pages[number] = replace(page, frame=None)
             if page.frame is not None:
                 self.admit(number, page.frame)
-                swappable = self.regions.of(number).kind.swappable
-                self.pages[number].dirty = swappable
-                if swappable and page.origin is Origin.SWAP:
-                    self.pages[number].origin = Origin.ZERO
+                self.pages[number].dirty = self.regions.of(number).kind.swappable

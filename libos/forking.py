@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from exokernel.abi.errors import Error, Refused
@@ -44,6 +45,8 @@ async def fork(parent: LibraryOS, context: int) -> int:
     """
     registers = await parent.registers(context)
     await parent.paging.enter()
+    # No record may be older than what is shared from now on.
+    await parent.paging.taken.settle()
     under_way = _Fork(parent)
     try:
         await under_way.make((0, *registers[1:]))
@@ -76,7 +79,8 @@ class _Fork:
         self._paging = parent.paging
         self._exo = parent.exo
         self._start = parent.start
-        self._given: set[int] = set()
+        self._given: dict[int, Page] = {}
+        """The rows of the pages as the child got them; the parent may lose a page again before it is done."""
         self._between: int | None = None
         """A frame by way of which pages are copied in the swap extent."""
         self._sector: int | None = None
@@ -94,7 +98,7 @@ class _Fork:
         await self._give_resident_regions()
         await self._give_pages()
         library = self._parent.shallow_copy()
-        self._parent.fork(library, self._start)
+        self._parent.fork(library, self._start, self._given)
         library.unborn = registers
         await exo.set_library(self.child, library)
         await exo.start(self.child, _NO_ADDRESS, 0)
@@ -115,13 +119,16 @@ class _Fork:
         while waiting := [number for number in pages if number not in self._given]:
             for number in waiting:
                 page = pages[number]
+                given = replace(page)
                 if page.frame is None:
                     if page.origin is Origin.SWAP:
                         await self._copy_swapped(number)
-                elif not await self._share(number, page, page.frame):
+                elif await self._share(number, page, page.frame):
+                    given.shared = page.shared
+                else:
                     await self._paging.taken.settle_missing(number)
                     continue
-                self._given.add(number)
+                self._given[number] = given
 
     async def _with_room(self, call: Callable[[], Awaitable[int]]) -> int:
         """Make a down-call that needs a frame; while there is none, let a page leave that is not the child's yet, and
@@ -188,11 +195,13 @@ class _Fork:
         page.dirty = page.dirty or dirty_in(entry)
         page.shared = bool(region.rights & Rights.WRITE)
         try:
+            # Before the child holds the frame: a parent may map what its child holds, so afterwards the kernel would not
+            # refuse it to one who has just lost the frame.
+            await self._exo.create_mapping(va, frame, Rights.READ)
             await self._exo.share_page(frame, self.child, Sharing.HOLD, _EVERYTHING)
             if self._paging.backed and region.kind.swappable:
                 await self._exo.set_backing(frame, self._slot(number), self.child)
             await self._map(va, frame, Rights.READ)
-            await self._exo.create_mapping(va, frame, Rights.READ)
         except Refused as refused:
             if refused.error not in GONE:
                 raise
@@ -214,6 +223,7 @@ class _Fork:
             request = await begin_transfer(self._exo, write, sector, SECTORS_PER_PAGE, self._between)
             if request is None:
                 self._between = None
+                await self._paging.taken.settle()
             else:
                 await wait_for(self._exo, request)
                 done += 1

@@ -64,12 +64,24 @@ class Loader:
         self._frames: list[int] = []
         self._forged = False
         self._opened: set[int] = set()
+        self._waiting: dict[int, tuple[int, int, int]] = {}
+        """Where each program that is loaded and not started begins: rip, rsp, argument."""
 
     async def load(self, program: Program) -> int:
         """Make an environment, bring the program into it and start it; gives its number.
 
         Raises LoadError for what is wrong with the images, and if memory or swap space does not suffice.
         """
+        environment = await self.bring_in(program)
+        await self.start(environment)
+        return environment
+
+    async def start(self, environment: int) -> None:
+        """Start a program that has been brought in."""
+        await self._exo.start(environment, *self._waiting.pop(environment))
+
+    async def bring_in(self, program: Program) -> int:
+        """As `load`, but the program waits for `start`, so that several can begin together."""
         await self._prepare()
         application, libraries = await self._closure(program)
         linked = link(application, libraries, self._base)
@@ -255,14 +267,14 @@ class Loader:
             planned.private[START_BLOCK] = bytearray(self._packed(start))
             for va in _private_pages(start):
                 await self._give_private(environment, va, bytes(planned.private.get(va, b"")))
-            await self._exo.start(environment, entry, start.library_stack + start.library_stack_size, START_BLOCK)
+            self._waiting[environment] = entry, start.library_stack + start.library_stack_size, START_BLOCK
         else:
             await self._begin_python(environment, program.python_library, start)
 
     async def _begin_python(self, environment: int, library: PythonLibrary, start: StartBlock) -> None:
         library.attach(start)
         await self._exo.set_library(environment, library)
-        await self._exo.start(environment, start.entry, start.stack_top, start.arguments)
+        self._waiting[environment] = start.entry, start.stack_top, start.arguments
 
     async def _give_private(self, environment: int, va: int, contents: bytes) -> None:
         frame = await self._reserved_frame_for(environment)

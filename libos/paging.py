@@ -8,14 +8,14 @@ truth at every instant: the frame has its contents before the backing is named, 
 mapped, and a page of zeros is written to at once, so that after a forced taking nobody asks whether it still was zeros.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, Self
 
 from exokernel.abi.downcalls import Exo
 from exokernel.abi.errors import Error, Refused
 from exokernel.abi.flags import Access, Event, PageBits, Rights
 from exokernel.abi.layout import FRAME_TABLE, OWN_PAGE, PAGE_SHIFT, PAGE_SIZE, SECTORS_PER_PAGE
-from exokernel.abi.pages import FRAME_HOLDERS_SHIFT, OwnPage, offset_of
+from exokernel.abi.pages import FRAME_HOLDER_MASK, FRAME_HOLDERS_SHIFT, OwnPage, offset_of
 from libos.books import Books, Counts, Origin, Page
 from libos.departure import Departures
 from libos.ending import BROKEN_LIBRARY, LOST_PAGE, end
@@ -30,6 +30,7 @@ from libos.transfers import GONE, begin_transfer, let_go, wait_for
 COPY_PAGE: Final = PAGE_SIZE // 8
 """Cycles declared for copying a page: a word a cycle."""
 _FRAMES: Final = OWN_PAGE + offset_of(OwnPage, "events") + 8 * Event.FRAMES
+_NUMBER: Final = OWN_PAGE + offset_of(OwnPage, "environment")
 _COUNTS: Final = OWN_PAGE + offset_of(OwnPage, "evictions")
 _SHORT: Final = frozenset((Error.NO_FRAME, Error.OVER_QUOTA))
 
@@ -53,11 +54,11 @@ class Paging:
         self._counts_shown = Counts()
         self._next_sample: int | None = None
 
-    def fork(self, start: StartBlock) -> Self:
-        """The paging of a child that has just been given this one's frames and a copy of what is in the swap extent."""
+    def fork(self, start: StartBlock, pages: Mapping[int, Page]) -> Self:
+        """The paging of a child that has been given `pages` of this one's: frames, and copies in the swap extent."""
         child = type(self)(self.exo, start, self._make_strategy)
         child.regions = child.books.regions = self.regions.copy(start)
-        child.books.inherit(self.books)
+        child.books.inherit(pages)
         return child
 
     # The section.
@@ -238,10 +239,13 @@ class Paging:
     async def _stop_sharing(self, number: int, page: Page, region: Region) -> None:
         """A write to a page that may be shared: the frame is ours alone by now, or the page gets a copy.  Whatever
         comes in between, the program tries again."""
+        await self.taken.settle()
         va, old = number << PAGE_SHIFT, page.frame
-        assert old is not None
+        if old is None:
+            return
         word = int.from_bytes(await self.exo.read(FRAME_TABLE + 8 * old, 8), "little")
-        if word >> FRAME_HOLDERS_SHIFT & 0xFF == 1:
+        own_number = int.from_bytes(await self.exo.read(_NUMBER, 8), "little")
+        if word >> FRAME_HOLDERS_SHIFT & 0xFF == 1 and word & FRAME_HOLDER_MASK == own_number:
             if await self._remap(va, old, region.rights):
                 page.shared = False
             return
@@ -251,6 +255,7 @@ class Paging:
             await let_go(self.exo, frame)
             if page.frame == old:
                 await self._remap(va, old, Rights.READ)
+            await self.taken.settle()
             return
         page.frame, page.shared = frame, False
         await let_go(self.exo, old)

@@ -7,7 +7,7 @@ library OS like any load and store.  What `main` returns is the exit status, and
 """
 
 import inspect
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,7 +82,14 @@ def program_from_file(path: Path) -> PythonProgram:
 
 
 async def load_python_program(exo: Exo, main: Main, program: Program) -> int:
-    """Make an environment in which `main` runs over `program.python_library`; gives its number.
+    """Make an environment in which `main` runs over `program.python_library`; gives its number.  See `bring_in`."""
+    environment, coroutine = await bring_in(exo, main, program)
+    await exo.start_coroutine(environment, coroutine)
+    return environment
+
+
+async def bring_in(exo: Exo, main: Main, program: Program) -> tuple[int, Coroutine[Any, Any, None]]:
+    """Make an environment for `main` over `program.python_library`; gives its number and what is to be started in it.
 
     Of `program` the image and the libraries are of no use here.  The caller holds the files, which are lent.  Raises
     LoadError if the library is none in Python, or memory or swap space do not suffice.
@@ -103,7 +110,6 @@ async def load_python_program(exo: Exo, main: Main, program: Program) -> int:
                 await exo.share_sectors(file.sector, environment, Sharing.LOAN, Rights.READ)
         library.attach(start)
         await exo.set_library(environment, library)
-        await exo.start_coroutine(environment, _run(main, LinkedExo(library), program.arguments))
     except Refused as refused:
         if environment:
             with suppress(Refused):
@@ -112,7 +118,7 @@ async def load_python_program(exo: Exo, main: Main, program: Program) -> int:
         if refused.error is Error.NO_SECTORS:
             advice = "; give the machine a larger disk or the program a smaller heap"
         raise LoadError(f"{program.name} could not be started: {refused}{advice}.") from refused
-    return environment
+    return environment, _run(main, LinkedExo(library), program.arguments)
 
 
 async def _run(main: Main, exo: LinkedExo, arguments: Sequence[str]) -> None:
@@ -126,12 +132,17 @@ def _start_block(program: Program) -> StartBlock:
     for file in program.files:
         count = -(-file.size // PAGE_SIZE)
         if count:
-            regions.append(
-                Region(va, count, RegionKind.FILE, int(Rights.READ), pages, file.sector, file.size, file.name)
-            )
+            regions.append(Region(va, count, RegionKind.FILE, int(Rights.READ), pages, file.sector, file.size, file.name))
             pages, va = pages + count, va + count * PAGE_SIZE
     return StartBlock(
-        entry=0, stack_top=0, arguments=0, regions=tuple(regions), frames=program.frames, seed=program.seed,
-        flags=StartFlag.REGISTER_BACKING if program.register_backing else StartFlag(0), pages=pages,
-        swap_pages=program.heap_pages, argument_values=program.arguments,
+        entry=0,
+        stack_top=0,
+        arguments=0,
+        regions=tuple(regions),
+        frames=program.frames,
+        seed=program.seed,
+        flags=StartFlag.REGISTER_BACKING if program.register_backing else StartFlag(0),
+        pages=pages,
+        swap_pages=program.heap_pages,
+        argument_values=program.arguments,
     )

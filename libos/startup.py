@@ -21,6 +21,7 @@ from typing import Any, Final
 
 from construct import Array, Bytes, Const, Int64ul, Padded, Struct
 
+from exokernel.abi.direct import direct
 from exokernel.abi.flags import ANY
 from exokernel.abi.layout import PAGE_SIZE, SECTORS_PER_PAGE
 from exokernel.abi.pages import offset_of
@@ -31,6 +32,7 @@ REGIONS: Final = 40
 NAMES_SIZE: Final = 1024
 
 
+@direct
 class RegionKind(IntEnum):
     """Where the pages of a region come from, and whose they are."""
 
@@ -59,6 +61,7 @@ class RegionKind(IntEnum):
         return self in (RegionKind.DATA, RegionKind.ZERO, RegionKind.HEAP)
 
 
+@direct
 class StartFlag(IntFlag):
     """What the one who started the program asks of its library OS."""
 
@@ -185,26 +188,43 @@ class StartBlock:
         names, rows = bytearray(b"\0"), []
         for region in self.regions:
             row = {
-                "va": region.va, "pages": region.pages, "kind": region.kind, "rights": region.rights,
-                "first_page": region.first_page, "sector": region.sector, "size": region.size, "name": 0,
+                "va": region.va,
+                "pages": region.pages,
+                "kind": region.kind,
+                "rights": region.rights,
+                "first_page": region.first_page,
+                "sector": region.sector,
+                "size": region.size,
+                "name": 0,
             }
             if region.name:
                 row["name"] = len(names)
                 names += region.name.encode() + b"\0"
             rows.append(row)
         if len(names) > NAMES_SIZE:
-            raise ValueError(
-                f"The names of the program's files take {len(names)} bytes; the start block has {NAMES_SIZE}."
-            )
+            raise ValueError(f"The names of the program's files take {len(names)} bytes; the start block has {NAMES_SIZE}.")
         rows += [dict.fromkeys((part.name for part in RegionRow.subcons), 0)] * (REGIONS - len(rows))
         page: bytes = StartPage.build(
             {
-                "magic": MAGIC, "version": VERSION, "entry": self.entry, "stack_top": self.stack_top,
-                "arguments": self.arguments, "frames": self.frames, "seed": self.seed, "flags": self.flags,
-                "pages": self.pages, "swap_sector": self.swap_sector, "swap_pages": self.swap_pages,
-                "library_stack": self.library_stack, "library_stack_size": self.library_stack_size,
-                "window": self.window, "memory": self.memory, "memory_pages": self.memory_pages,
-                "region_count": len(self.regions), "regions": rows, "names": bytes(names).ljust(NAMES_SIZE, b"\0"),
+                "magic": MAGIC,
+                "version": VERSION,
+                "entry": self.entry,
+                "stack_top": self.stack_top,
+                "arguments": self.arguments,
+                "frames": self.frames,
+                "seed": self.seed,
+                "flags": self.flags,
+                "pages": self.pages,
+                "swap_sector": self.swap_sector,
+                "swap_pages": self.swap_pages,
+                "library_stack": self.library_stack,
+                "library_stack_size": self.library_stack_size,
+                "window": self.window,
+                "memory": self.memory,
+                "memory_pages": self.memory_pages,
+                "region_count": len(self.regions),
+                "regions": rows,
+                "names": bytes(names).ljust(NAMES_SIZE, b"\0"),
             }
         )
         return page

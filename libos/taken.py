@@ -5,9 +5,11 @@ pages are missing.  Where a backing sector was named for every page, its place i
 whether the kernel had to write them or not, because no page that was never written had a backing (see `libos.paging`).
 """
 
+from contextlib import suppress
 from typing import Any, Final
 
 from exokernel.abi.downcalls import Exo
+from exokernel.abi.errors import Refused
 from exokernel.abi.flags import Taken
 from exokernel.abi.layout import OWN_PAGE, PAGE_SHIFT
 from exokernel.abi.pages import TAKEN_RECORDS, OwnPage, TakenRecord, offset_of
@@ -54,8 +56,16 @@ class TakenRecords:
         if page is None or page.frame != record.frame:
             # The mapping may have gone before the frame; then the record has no address.
             number = next((n for n, row in self._books.resident.items() if row.frame == record.frame), -1)
+        page = self._books.resident.get(number)
+        if page is not None and page.frame == record.frame and page.shared:
+            # An entry says nothing here: whoever made the other holder may map the frame without holding it.
+            await self._unmap(number)
         if await self._is_missing(number):
             self._forget(number, Taken(record.state))
+
+    async def _unmap(self, number: int) -> None:
+        with suppress(Refused):
+            await self._exo.remove_mapping(number << PAGE_SHIFT)
 
     async def _settle_without_record(self, number: int) -> None:
         if await self._is_missing(number):

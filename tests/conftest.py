@@ -15,7 +15,11 @@ settings.register_profile(
     "default", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.register_profile(
-    "long", deadline=None, max_examples=2000, stateful_step_count=80, print_blob=True,
+    "long",
+    deadline=None,
+    max_examples=2000,
+    stateful_step_count=80,
+    print_blob=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 settings.load_profile(os.environ.get("EXO_TEST_PROFILE", "default"))

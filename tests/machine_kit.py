@@ -9,6 +9,7 @@ Assembly is Intel syntax with these additions, one a line:
 `{name}` stands for what the caller of `assemble` gives; every number of the abi is there by its name.
 """
 
+import os
 import re
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import keystone
+from hypothesis import settings
 
 from exokernel.abi import layout, pages
 from exokernel.abi.downcalls import BY_NAME, Exo
@@ -52,13 +54,27 @@ ARGUMENTS = ("rdi", "rsi", "rdx", "r10", "r8", "r9")
 exo = Exo()
 _NAMES: dict[str, int] = {
     **{name: row.number for name, row in BY_NAME.items()},
-    **{f"{kind.__name__}_{member.name}": int(member) for kind in (Upcall, Event, Rights, Sharing, PageBits, Subject)
-       for member in kind},
+    **{
+        f"{kind.__name__}_{member.name}": int(member)
+        for kind in (Upcall, Event, Rights, Sharing, PageBits, Subject)
+        for member in kind
+    },
     **{name: getattr(layout, name) for name in dir(layout) if name.isupper() and isinstance(getattr(layout, name), int)},
-    **{field.name.upper(): layout.OWN_PAGE + pages.offset_of(pages.OwnPage, field.name) for field in
-       pages.OwnPage.subcon.subcons},
-    "CODE": CODE, "DATA": DATA, "NOTES": NOTES, "STACK": STACK, "STACK_TOP": STACK_TOP, "UPCALL_STACK": UPCALL_STACK,
-    "UPCALL_STACK_SIZE": UPCALL_STACK_SIZE, "FREE": FREE_VA, "ANY": ANY, "FOREVER": FOREVER, "RW": READ_WRITE,
+    **{
+        field.name.upper(): layout.OWN_PAGE + pages.offset_of(pages.OwnPage, field.name)
+        for field in pages.OwnPage.subcon.subcons
+    },
+    "CODE": CODE,
+    "DATA": DATA,
+    "NOTES": NOTES,
+    "STACK": STACK,
+    "STACK_TOP": STACK_TOP,
+    "UPCALL_STACK": UPCALL_STACK,
+    "UPCALL_STACK_SIZE": UPCALL_STACK_SIZE,
+    "FREE": FREE_VA,
+    "ANY": ANY,
+    "FOREVER": FOREVER,
+    "RW": READ_WRITE,
     "RX": READ_EXECUTE,
 }
 _assembler = keystone.Ks(keystone.KS_ARCH_X86, keystone.KS_MODE_64)
@@ -111,17 +127,21 @@ class Guest:
 
 
 class Machine:
-    """Memory and disk sizes in frames and sectors; `settings` are the kernel's."""
+    """Memory and disk sizes in frames and sectors; `numbers` are the kernel's settings."""
 
     def __init__(
-        self, frames: int = 1024, sectors: int = 2048, policy: MemoryPolicy | None = None,
-        make_cpu: Callable[[PhysicalMemory, int], Cpu] = FastCpu, **settings: Any,
+        self,
+        frames: int = 1024,
+        sectors: int = 2048,
+        policy: MemoryPolicy | None = None,
+        make_cpu: Callable[[PhysicalMemory, int], Cpu] = FastCpu,
+        **numbers: Any,
     ) -> None:
         self.memory = PhysicalMemory(frames << PAGE_SHIFT)
         self.disk = Disk(sectors)
         self.traps: list[tuple[Any, ...]] = []
         self.kernel = Kernel(
-            self.memory, make_cpu, self.disk, policy or LargestHolder(), RoundRobin(), settings=Settings(**settings)
+            self.memory, make_cpu, self.disk, policy or LargestHolder(), RoundRobin(), settings=Settings(**numbers)
         )
         self.free_at_start = len(self.kernel.frames.free)
 
@@ -172,8 +192,17 @@ class Machine:
         return frame
 
     async def guest(
-        self, source: str, *, quota: int = ANY, argument: int = 0, start: bool = True, environment: int = 0, code: bytes = b"",
-        entry: int = CODE, code_frame: int = ANY, **names: int,
+        self,
+        source: str,
+        *,
+        quota: int = ANY,
+        argument: int = 0,
+        start: bool = True,
+        environment: int = 0,
+        code: bytes = b"",
+        entry: int = CODE,
+        code_frame: int = ANY,
+        **names: int,
     ) -> Guest:
         """Make an environment with code, one page of data, notes, a stack and an up-call stack, and start it.
 
@@ -188,8 +217,12 @@ class Machine:
         await exo.set_upcall_stack(UPCALL_STACK, UPCALL_STACK_SIZE, number)
         guest.frames[CODE] = await exo.alloc_page(code_frame, number)
         own = {
-            "me": number, "code_frame": guest.frames[CODE], "data_frame": guest.frames[DATA], "notes_frame": guest.notes,
-            "my_root": self.environment(number).root >> PAGE_SHIFT, "my_own": self.environment(number).own >> PAGE_SHIFT,
+            "me": number,
+            "code_frame": guest.frames[CODE],
+            "data_frame": guest.frames[DATA],
+            "notes_frame": guest.notes,
+            "my_root": self.environment(number).root >> PAGE_SHIFT,
+            "my_own": self.environment(number).own >> PAGE_SHIFT,
         }
         code = code or assemble(f"mov r15, {NOTES}\n" + source, **{**own, **names})
         assert len(code) <= PAGE_SIZE, "the guest's code is longer than a page"
@@ -225,6 +258,11 @@ def run(init: Callable[[Machine], Awaitable[Any]], **options: Any) -> Any:
     return result[0] if result else None
 
 
+def examples(count: int) -> settings:
+    """So many examples in the normal run, many more when `EXO_TEST_PROFILE` is `long`."""
+    return settings(max_examples=count * (20 if os.environ.get("EXO_TEST_PROFILE") == "long" else 1))
+
+
 def error_of(word: int) -> Error | None:
     """The error in a result as machine code sees it."""
     signed = word - (1 << 64) if word >> 63 else word
@@ -232,7 +270,26 @@ def error_of(word: int) -> Error | None:
 
 
 __all__ = [
-    "CODE", "DATA", "FREE_VA", "NOTES", "PAGE_SHIFT", "PAGE_SIZE", "READ_EXECUTE", "READ_WRITE", "SECTOR_SIZE", "STACK",
-    "STACK_TOP", "UPCALL_STACK", "UPCALL_STACK_SIZE", "WORD", "Guest", "Machine", "assemble", "error_of", "exo", "machine",
+    "CODE",
+    "DATA",
+    "FREE_VA",
+    "NOTES",
+    "PAGE_SHIFT",
+    "PAGE_SIZE",
+    "READ_EXECUTE",
+    "READ_WRITE",
+    "SECTOR_SIZE",
+    "STACK",
+    "STACK_TOP",
+    "UPCALL_STACK",
+    "UPCALL_STACK_SIZE",
+    "WORD",
+    "Guest",
+    "Machine",
+    "assemble",
+    "error_of",
+    "examples",
+    "exo",
+    "machine",
     "run",
 ]

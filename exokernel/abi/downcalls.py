@@ -20,12 +20,14 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Annotated, Any, TypeVar, get_type_hints
 
+from exokernel.abi.direct import direct
 from exokernel.abi.errors import Error, Refused
 from exokernel.abi.flags import ANY, ANYONE, FOREVER, SELF, Rights, Sharing
 from exokernel.abi.layout import DOWNCALL_BASE
 from exokernel.abi.traps import DownCallTrap, ReadTrap, WriteTrap, trap
 
 
+@direct
 class Kind(Enum):
     """The type of an argument, which says how it is decoded and checked before a down-call sees it."""
 
@@ -386,7 +388,7 @@ class Exo:
         handles, called `async def page_fault(context, va, access)` and so on."""
         ...
 
-    @downcall(0x38, "environments", "0", "CONTROL of `env`", Error.BAD_STATE, Error.ONLY_PYTHON, *ON_ENVIRONMENT)
+    @downcall(0x38, "environments", "0", "CONTROL of `env`", Error.BAD_STATE, Error.BAD_ARGUMENT, Error.ONLY_PYTHON, *ON_ENVIRONMENT)
     async def start_coroutine(self, env: EnvironmentNumber, coroutine: Object) -> int:
         """Make context 0 of an environment runnable: Python code, an unstarted coroutine."""
         ...
@@ -430,7 +432,7 @@ class Exo:
         ...
 
     @downcall(
-        0x40, "capabilities", "0", "the capability in slot `source`", Error.BAD_ARGUMENT, Error.TOO_MANY, Error.DENIED
+        0x40, "capabilities", "0", "the capability in slot `source`", Error.BAD_ARGUMENT
     )
     async def forge_capability(self, source: Slot, component: Word, permissions: Bits, target: Slot) -> int:
         """Put a weaker capability into slot `target` of the key ring: the name in `source` with one more component (0 to
@@ -457,7 +459,6 @@ class Exo:
         Error.NO_SUCH_FRAME,
         Error.BAD_SECTOR,
         Error.NO_SUCH_ENVIRONMENT,
-        Error.TOO_MANY,
     )
     async def set_access(self, subject: Bits, number: Word, index: Word, slot: Slot, permissions: Bits) -> int:
         """Write entry `index` (0 to 3) of an access list: whoever has a capability whose name is a prefix of the name in

@@ -5,7 +5,10 @@ In C the constants are `EXO_NO_FRAME` and so on; in Python a coroutine gets the 
 
 from enum import IntEnum
 
+from exokernel.abi.direct import direct
 
+
+@direct
 class Error(IntEnum):
     """Why a down-call was refused."""
 

@@ -2,6 +2,8 @@
 
 from enum import IntEnum, IntFlag
 
+from exokernel.abi.direct import direct
+
 ANY = 0xFFFF_FFFF
 """Any frame, any sector: the kernel chooses.  Also `no frame` where a frame is optional."""
 SELF = 0
@@ -12,6 +14,7 @@ FOREVER = 0xFFFF_FFFF_FFFF_FFFF
 """A deadline that never comes."""
 
 
+@direct
 class Rights(IntFlag):
     """What a mapping, a loan or an access-list entry allows; also the permissions of a capability."""
 
@@ -22,6 +25,7 @@ class Rights(IntFlag):
     """Of a frame or an extent: to lend, to give and to free it.  Of an environment: to act in its place."""
 
 
+@direct
 class Sharing(IntEnum):
     """How `share_page` and `share_sectors` bind the other environment."""
 
@@ -31,6 +35,7 @@ class Sharing(IntEnum):
     """Makes the other a co-holder, charged in full, whom the giver cannot undo."""
 
 
+@direct
 class PageBits(IntFlag):
     """Bits of a page-table entry a library may ask the kernel to clear, where x86-64 has them.
 
@@ -43,6 +48,7 @@ class PageBits(IntFlag):
     ACCESSED_BEFORE = 1 << 9
 
 
+@direct
 class Access(IntFlag):
     """What the faulting instruction tried, in `page_fault`; the values are the x86 page-fault error code's."""
 
@@ -53,6 +59,7 @@ class Access(IntFlag):
     FETCH = 16
 
 
+@direct
 class Event(IntEnum):
     """What `block` can wait for and the up-call `event` can tell."""
 
@@ -70,6 +77,7 @@ class Event(IntEnum):
     """Any environment this one created has ended.  `block`: value = the counter as last seen."""
 
 
+@direct
 class TrapReason(IntEnum):
     """Why the up-call `trap` came."""
 
@@ -83,6 +91,7 @@ class TrapReason(IntEnum):
     """A `syscall` whose number is not the kernel's; code = the number; the interrupted rip is behind the instruction."""
 
 
+@direct
 class ResumeReason(IntEnum):
     """Why the up-call `resume_cpu` came."""
 
@@ -92,6 +101,7 @@ class ResumeReason(IntEnum):
     PREEMPTED = 3
 
 
+@direct
 class Taken(IntEnum):
     """What became of the contents of a page that was taken by force."""
 
@@ -103,6 +113,7 @@ class Taken(IntEnum):
     """The frame was clean, so nothing was written: its backing, or whatever it was filled from, still equals it."""
 
 
+@direct
 class Subject(IntEnum):
     """What kind of thing an access list belongs to, in `set_access`."""
 

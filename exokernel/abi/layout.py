@@ -10,7 +10,7 @@
     0x0000_7F00_0000_0000  EXPOSED: the machine page (clock, sizes, free frames)          read-only, the same for all
     ------------------------------------------------------------------------------------- USER_END
     0x0000_0001_0000_0000  library images, library data, up-call stack                    by convention of libos/native
-    0x0000_0000_0040_0000  the application: image, heap, files, stack                     by convention of libos/native
+    0x0000_0000_0040_0000  the application: image, stack, heap, files                     by convention of libos/native
     0x0000_0000_0000_1000  USER_BEGIN
     0x0000_0000_0000_0000  page 0: never mappable, so a null pointer always faults
 

@@ -50,7 +50,7 @@ def _row(row: DownCall) -> Iterator[str]:
 
 
 def as_markdown() -> str:
-    """The manual as it stands in `docs/reference.md`."""
+    """The whole manual."""
     lines = [
         "# Reference",
         "",

@@ -12,7 +12,10 @@ number as first argument.
 from dataclasses import dataclass
 from enum import IntEnum
 
+from exokernel.abi.direct import direct
 
+
+@direct
 class Upcall(IntEnum):
     """The up-calls by number, which is also the bit in `active`."""
 

@@ -27,24 +27,26 @@ CLEAR_MAXIMUM = 1 << 16
 @serves("alloc_page")
 def alloc_page(kernel: Kernel, caller: Environment, context: Context, number: int, env: Environment) -> int:
     """A free frame, this very frame, or NO_FRAME and the asking has begun."""
-    require_control(caller, env)
+    if env is not caller:
+        require_control(caller, env)
     kernel.charge(caller, costs.ZERO_FRAME)
     if number != ANY:
         frame = kernel.frames.take_free(env, number)
-        if frame is None:
+        if frame is None and number not in kernel.frames.free:
             for holder in list(kernel.frames.get(number).holders):
                 if holder is not caller:
                     kernel.revocation.ask(holder, 1, number, controls(caller, holder))
             frame = kernel.frames.take_free(env, number)
-            if frame is None:
-                raise Refusal(Error.FRAME_BUSY)
+        if frame is None:
+            raise Refusal(Error.FRAME_BUSY)
         return frame.number
     frame = kernel.frames.take_free(env)
     if frame is None and kernel.revocation.short_of_frames(env):
         frame = kernel.frames.take_free(env)
     if frame is None:
         raise Refusal(Error.NO_FRAME)
-    kernel.revocation.no_longer_wants(env)
+    if env.wants_frames:
+        kernel.revocation.no_longer_wants(env)
     return frame.number
 
 
@@ -65,7 +67,8 @@ def create_mapping(
     kernel: Kernel, caller: Environment, context: Context, va: int, number: int, rights: int, env: Environment
 ) -> int:
     """Bind a page to a frame; the page table enforces it from now on."""
-    require_control(caller, env)
+    if env is not caller:
+        require_control(caller, env)
     if rights & ~ANY_RIGHT or not rights:
         raise Refusal(Error.BAD_ARGUMENT)
     kernel.charge(caller, 4 * costs.TABLE_LEVEL)

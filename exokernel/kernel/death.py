@@ -3,7 +3,10 @@
 from dataclasses import dataclass
 from enum import Enum
 
+from exokernel.abi.direct import direct
 
+
+@direct
 class Cause(Enum):
     """The rules; each value is the sentence a user reads."""
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import Enum, IntEnum
 from typing import Any
 
+from exokernel.abi.direct import direct
 from exokernel.abi.flags import Event
 from exokernel.abi.layout import MAXIMUM_CONTEXTS
 from exokernel.abi.pages import EVENT_COUNTERS
@@ -23,6 +24,7 @@ RESERVED_MAXIMUM = 64
 REQUESTS_MAXIMUM = 64
 
 
+@direct
 class State(IntEnum):
     """An environment's life; the values stand in the exposed environment table."""
 
@@ -31,6 +33,7 @@ class State(IntEnum):
     DEAD = 3
 
 
+@direct
 class ContextState(Enum):
     """Whether a context can run."""
 

@@ -41,6 +41,7 @@ EVENTS = _word(pages.OwnPage, "events")
 TAKEN = _word(pages.OwnPage, "taken")
 TAKEN_WORDS: int = pages.TakenRecord.sizeof() >> 3
 ROW: int = pages.EnvironmentRow.sizeof()
+ONE_HOLDER = 1 << pages.FRAME_HOLDERS_SHIFT
 QUEUE_ROW_WORDS: int = pages.DiskQueueRow.sizeof() >> 3
 ENVIRONMENT_PAGES = MAXIMUM_ENVIRONMENTS * ROW // PAGE_SIZE
 
@@ -116,6 +117,17 @@ class ExposedPages:
         if frame.reserved:
             value |= pages.FRAME_RESERVED_FLAG
         self._words[word] = value
+
+    def given(self, environment: Environment, number: int) -> None:
+        """A free frame is an environment's now, and nobody else's."""
+        words = self._words
+        words[self._frames + number] = environment.number | ONE_HOLDER
+        self._free -= 1
+        words[self.machine + FREE_FRAMES] = self._free
+        held = len(environment.held)
+        words[(environment.own >> 3) + HELD] = held
+        row = self._environments + ((environment.number & (MAXIMUM_ENVIRONMENTS - 1)) * ROW >> 3)
+        words[row + 1] = environment.parent | held << 32
 
     def free(self, number: int) -> None:
         """A frame has become free."""

@@ -93,9 +93,9 @@ class FrameTable:
     def take_free(self, environment: Environment, number: int | None = None, table: bool = False) -> Frame | None:
         """Give a free frame, zeroed, to `environment` as its holder or as its page table; None if there is none (or that
         very one is not free).  Refused over the quota."""
-        if environment.charged >= environment.quota:
+        if len(environment.held) + len(environment.tables) >= environment.quota:
             raise Refusal(Error.OVER_QUOTA)
-        if not self.available(environment):
+        if not self.free or (self._promised and not self.available(environment)):
             return None
         if number is None:
             number = self.free.popitem(last=False)[0]
@@ -109,16 +109,18 @@ class FrameTable:
         else:
             self.memory.zero(number)
         self.used[number] = frame
-        self._promised.pop(environment, None)
+        if self._promised:
+            self._promised.pop(environment, None)
         frame.table = table
         if table:
             frame.holders.append(environment)
             environment.tables[number] = 0
+            self._exposed.frame(frame)
+            self._exposed.charged(environment)
         else:
             self._bind(environment, frame)
             frame.clean.add(environment)
-        self._exposed.frame(frame)
-        self._exposed.charged(environment)
+            self._exposed.given(environment, number)
         return frame
 
     def available(self, environment: Environment) -> int:
@@ -127,7 +129,7 @@ class FrameTable:
 
     def promise(self, environment: Environment) -> None:
         """Keep one of the free frames for an environment, if there are so many."""
-        if len(self._promised) < len(self.free):
+        if len(self._promised) < len(self.free) and environment.charged < environment.quota:
             self._promised[environment] = None
 
     def promise_over(self, environment: Environment) -> None:
@@ -146,7 +148,9 @@ class FrameTable:
     def _bind(self, environment: Environment, frame: Frame) -> None:
         frame.holders.append(environment)
         environment.held[frame.number] = None
-        environment.accounts.held_peak = max(environment.accounts.held_peak, environment.charged)
+        charged = len(environment.held) + len(environment.tables)
+        if charged > environment.accounts.held_peak:
+            environment.accounts.held_peak = charged
 
     def hold(self, environment: Environment, frame: Frame) -> None:
         """Make `environment` a co-holder.  Refused over its quota."""

@@ -260,7 +260,9 @@ class Revocation:
         for environment in list(self._waiting.values()):
             del self._waiting[environment.number]
             environment.wants_frames = False
-            if any(context.wait is not None and context.wait.event is Event.FRAMES for context in environment.contexts.values()):
+            if any(
+                context.wait is not None and context.wait.event is Event.FRAMES for context in environment.contexts.values()
+            ):
                 self._kernel.frames.promise(environment)
             self._kernel.count_event(environment, Event.FRAMES, 0, 0)
 

@@ -29,6 +29,8 @@ RIP, RSP, RFLAGS = int(Register.RIP), int(Register.RSP), int(Register.RFLAGS)
 ARGUMENT_REGISTERS = (int(Register.RDI), int(Register.RSI), int(Register.RDX))
 CLEAN_FLAGS = 0x202
 FRAME_WORDS = 5
+FRAMES = [struct.Struct(f"<{arguments + FRAME_WORDS}Q") for arguments in range(len(ARGUMENT_REGISTERS) + 1)]
+"""What lies on the up-call stack, by the number of arguments."""
 SYSCALL_LENGTH = 2
 QUEUED = {entry.upcall for entry in UPCALLS if entry.queued}
 
@@ -133,7 +135,7 @@ class UpcallDelivery:
         top &= ~15
         count = len(arguments)
         saved = [words[register] for register in ARGUMENT_REGISTERS[:count]][::-1]
-        frame = struct.pack(f"<{count + FRAME_WORDS}Q", *saved, words[RIP], USER_CODE, words[RFLAGS], old, USER_STACK)
+        frame = FRAMES[count].pack(*saved, words[RIP], USER_CODE, words[RFLAGS], old, USER_STACK)
         bottom = top - len(frame)
         try:
             if bottom < environment.stack_base:
@@ -150,8 +152,7 @@ class UpcallDelivery:
         words[RFLAGS] = CLEAN_FLAGS
         for register, value in zip(ARGUMENT_REGISTERS, arguments, strict=False):
             words[register] = value & 0xFFFF_FFFF_FFFF_FFFF
-        own = kernel.exposed
-        own.set_own_word(environment, exposed.ACTIVE, own.own_word(environment, exposed.ACTIVE) | 1 << upcall)
+        kernel.memory.words[(environment.own >> 3) + exposed.ACTIVE] |= 1 << upcall
         environment.accounts.upcalls += 1
         kernel.charge(environment, UPCALL_WORD * (count + FRAME_WORDS))
         if context.state is not ContextState.READY:

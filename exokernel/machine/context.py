@@ -8,6 +8,7 @@ fetches them, so ask for it anew after each run instead of keeping the view.
 import enum
 from typing import Final, Self
 
+from exokernel.abi.direct import direct
 from exokernel.machine._engine import Context, MachineError, Trap
 
 __all__ = ["ALWAYS_FLAGS", "KEPT_FLAGS", "MachineContext", "MachineError", "Register", "Trap", "TrapKind"]
@@ -22,6 +23,7 @@ _WORDS_SIZE: Final = 20 * 8
 _VECTOR_SIZE: Final = 512
 
 
+@direct
 class Register(enum.IntEnum):
     """Index of a register in `MachineContext.words`."""
 
@@ -47,6 +49,7 @@ class Register(enum.IntEnum):
     GS_BASE = 19
 
 
+@direct
 class TrapKind(enum.IntEnum):
     """Why a run ended, and where rip is then."""
 

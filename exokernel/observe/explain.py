@@ -69,9 +69,7 @@ def walk(kernel: Kernel, environment: Environment, va: int, access: int) -> Iter
     entries = [step.entry for step in steps]
     last = steps[-1]
     if not last.entry & paging.PRESENT:
-        what = (
-            "the page is not mapped" if last.level == 1 else f"no page table covers it (missing at level {last.level})"
-        )
+        what = "the page is not mapped" if last.level == 1 else f"no page table covers it (missing at level {last.level})"
         yield f"-> {what}"
     elif not all(entry & paging.USER for entry in entries):
         yield "-> it belongs to the supervisor"

@@ -37,4 +37,16 @@ class Output:
                 raise self._refused(error) from None
 
     def _refused(self, error: OSError) -> OutputError:
-        return OutputError(f"{self._path} cannot be written: {error.strerror}; name another file.")
+        return _error(self._path, error)
+
+
+def check_writable(path: Path) -> None:
+    """Find out before long work whether its result can be written.  Raises OutputError."""
+    try:
+        path.open("ab").close()
+    except OSError as error:
+        raise _error(path, error) from None
+
+
+def _error(path: Path, error: OSError) -> OutputError:
+    return OutputError(f"{path} cannot be written: {error.strerror}; name another file.")

@@ -80,9 +80,7 @@ class Timeline:
                 self._slice(environment, row.name if row is not None else "unknown", begin, "down-call")
                 self._counter(environment)
 
-        def watched_push(
-            environment: Environment, context: Context, upcall: Upcall, arguments: tuple[int, ...]
-        ) -> None:
+        def watched_push(environment: Environment, context: Context, upcall: Upcall, arguments: tuple[int, ...]) -> None:
             self._begin(environment, upcall)
             push(environment, context, upcall, arguments)
 

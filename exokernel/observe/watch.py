@@ -92,9 +92,7 @@ class Watch:
                 self._stop(environment, last.words, f"{headline}; its last up-call was {last.call}", *_fault(last))
         self._end(environment, status)
 
-    def _watched_push(
-        self, environment: Environment, context: Context, upcall: Upcall, arguments: tuple[int, ...]
-    ) -> None:
+    def _watched_push(self, environment: Environment, context: Context, upcall: Upcall, arguments: tuple[int, ...]) -> None:
         self._raised(environment, context, upcall, arguments)
         self._push(environment, context, upcall, arguments)
 

@@ -142,26 +142,31 @@ static int fill(uint32_t page, const struct start_region *region, uint32_t frame
     return 0;
 }
 
+/* Asked again each time: kept in memory, the answer would be stored by setcc, and the machine single-steps a block with
+ * that (docs/design.md). */
+static int is_empty(uint32_t page) {
+    return PLACE(page_state[page]) == PLACE_ZERO;
+}
+
 /* One attempt; gives 0, or -1 if the frame was taken meanwhile. */
 static int bring_into(uint32_t page, uint32_t frame, int zeroed, int write) {
     const struct start_region *region = region_of(page);
     uint64_t va = page_address(page);
-    int empty = PLACE(page_state[page]) == PLACE_ZERO;
-    if (!empty && fill(page, region, frame, zeroed) < 0)
+    if (!is_empty(page) && fill(page, region, frame, zeroed) < 0)
         return -1;
     if (swappable(region) && name_backing(page, frame) < 0)
         return -1;
     if (map(va, frame, region->rights) < 0)
         return -1;
-    if (empty && !zeroed) {
+    if (is_empty(page) && !zeroed) {
         if (zero_words(va, EXO_PAGE_SIZE / 8) < 0)
             return -1;
         if (!write)
             exo_clear_page_bits(va, 1, EXO_PAGE_BITS_DIRTY);
-    } else if (empty && registers_backing()) {
+    } else if (is_empty(page) && registers_backing()) {
         if (zero_words(va, 1) < 0)
             return -1;
-    } else if (!empty) {
+    } else if (!is_empty(page)) {
         exo_clear_page_bits(va, 1, EXO_PAGE_BITS_DIRTY);
     }
     return 0;

@@ -62,8 +62,8 @@ class Strategy(ABC):
     `frames` is the number of page frames the driver expects to have, at least 1; `seed` settles every random choice.
     """
 
-    name: ClassVar[str]
-    summary: ClassVar[str]
+    name: ClassVar[str] = "unnamed"
+    summary: ClassVar[str] = ""
     needs_every_reference: ClassVar[bool] = False
     sample_every: int | None = None
     """Cycles between two calls of `sample`; in a replay, references. None: never."""

@@ -4,16 +4,19 @@ import json
 import os
 import pty
 import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from exokernel.scenario import ProgramSpec, Scenario
 from libos.replay import read_trace
 from tests.cli.commands import exo, exo_process, start
 
 LONG = ("pagewalk", "--", "--pattern", "sequential", "--pages", "20", "--steps", "1000000000")
+INTERRUPTED = "import signal, threading\nthreading.Timer(2, signal.raise_signal, [signal.SIGINT]).start()"
 WALK = ("--frames", "8", "--", "--pattern", "loop", "--pages", "20", "--steps", "100")
 
 
@@ -74,13 +77,16 @@ def test_a_pager_of_the_users_own_is_named_by_its_path(tmp_path: Path) -> None:
         assert program["faults"] > 20
 
 
-def test_an_exception_in_a_pager_is_told_with_its_line(tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text(pager("raise RuntimeError('no idea')"))
+@pytest.mark.parametrize(
+    ("victim", "error"), [("raise RuntimeError('no idea')", "RuntimeError: no idea"), ("self.forget(77)", "KeyError: 77")]
+)
+def test_an_exception_in_a_pager_is_told_with_the_line_of_the_pager(tmp_path: Path, victim: str, error: str) -> None:
+    (tmp_path / "mine.py").write_text(pager(victim))
     ended = exo("run", "pagewalk", "--libos", "./mine.py:Mine", *WALK)
     assert ended.status == 128
     assert "(pagewalk) ended at cycle" in ended.err
     assert "its Python code raised an exception" in ended.err
-    assert "RuntimeError: no idea" in ended.err
+    assert error in ended.err
     assert "mine.py:4 in victim" in ended.err
 
 
@@ -176,6 +182,22 @@ def test_a_second_ctrl_c_ends_a_run_that_does_not_come_back(tmp_path: Path) -> N
     assert process.returncode == 130
     assert err == "exo: Interrupted twice; the run was given up where it stood.\n"
     assert json.loads((tmp_path / "trace").read_text())["traceEvents"]
+
+
+def test_ctrl_c_ends_a_demonstration_as_a_whole() -> None:
+    process = start("demo", "paging", python=INTERRUPTED)
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, out, err) == (130, "", "exo: Interrupted.\n")
+
+
+def test_ctrl_c_in_a_run_from_python_is_a_keyboard_interrupt() -> None:
+    timer = threading.Timer(0.5, signal.raise_signal, [signal.SIGINT])
+    timer.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            Scenario((ProgramSpec(LONG[0], arguments=LONG[2:]),)).run()
+    finally:
+        timer.cancel()
 
 
 def _wait_until(is_so: Callable[[], bool]) -> None:

@@ -105,7 +105,8 @@ def test_downcalls_are_listed_as_a_table_as_json_as_markdown_and_as_a_header() -
     assert {row["name"] for row in data["downcalls"]} == {row.name for row in TABLE.values()}
     for option in ([], ["--markdown"], ["--header"]):
         text = exo("downcalls", *option).out
-        assert all(row.name in text for row in TABLE.values())
+        for row in TABLE.values():
+            assert row.name in text or (option == ["--header"] and row.python_only), row.name
         assert all(row.name.lower() in text.lower() for row in UPCALLS)
 
 

@@ -206,18 +206,27 @@ def test_a_trace_of_references_that_cannot_be_replayed_is_refused(tmp_path: Path
     assert exo("replay", "trace", "--policy", "fivo").sentences.endswith("did you mean 'fifo'?")
 
 
+def test_a_demonstration_is_told_beforehand_what_cannot_be_done() -> None:
+    assert exo("demo", "paging", "--picture", "nowhere/picture.png").sentences == (
+        "nowhere/picture.png cannot be written: No such file or directory; name another file."
+    )
+    assert exo("demo", "paging", "--seed", "-1").sentences.startswith("A seed of -1 is too small or too large")
+
+
 # Sources.
 
 
 def test_without_a_compiler_the_package_to_install_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine.c").touch()
     monkeypatch.setenv("EXOKERNEL_CACHE", str(tmp_path / "empty"))
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.setitem(sys.modules, "ziglang", None)
-    assert exo("run", "hello").sentences == (
-        "No C compiler here makes x86-64 ELF programs: install one (on Debian the package gcc), or the one that comes from "
-        "PyPI: pip install exokernel[zig]."
-    )
+    for command in (["run", "hello"], ["build", "mine.c"], ["demo", "paging"], ["bench"]):
+        assert exo(*command).sentences == (
+            "No C compiler here makes x86-64 ELF programs: install one (on Debian the package gcc), or the one that comes "
+            "from PyPI: pip install exokernel[zig]."
+        )
 
 
 @pytest.mark.parametrize("command", [["run", "mine.c"], ["build", "mine.c"], ["run", "hello", "--libos", "./mine.c"]])
@@ -239,7 +248,7 @@ def test_an_undefined_symbol_is_named(tmp_path: Path) -> None:
 
 def test_a_source_that_is_not_there_or_none_is_named(tmp_path: Path) -> None:
     (tmp_path / "text").touch()
-    assert exo("build", "nowhere.c").sentences == "There is no file nowhere.c."
+    assert exo("build", "nowhere.c").sentences == "nowhere.c cannot be read: No such file or directory."
     assert exo("build", "text").sentences.endswith("text is not taken for a C source: give it a name that ends in .c.")
 
 

@@ -57,8 +57,11 @@ def walk(words: Any, root: int, slots: range) -> tuple[list[Leaf], list[int]]:
                     every, some = e4 & e3 & e2 & e1, e4 | e3 | e2 | e1
                     leaves.append(
                         Leaf(
-                            i4 << 39 | i3 << 30 | i2 << 21 | i1 << 12, (e1 & ADDRESS) >> PAGE_SHIFT,
-                            bool(every & WRITABLE), not some & NX, bool(every & USER),
+                            i4 << 39 | i3 << 30 | i2 << 21 | i1 << 12,
+                            (e1 & ADDRESS) >> PAGE_SHIFT,
+                            bool(every & WRITABLE),
+                            not some & NX,
+                            bool(every & USER),
                         )
                     )
     return leaves, tables
@@ -101,7 +104,8 @@ def _exposed_half(kernel: Any, environment: Any) -> None:
     assert not entries[SUPERVISOR_SLOT] & USER
     leaves, tables = walk(words, environment.root, range(layout.EXPOSED_SLOT, layout.EXPOSED_SLOT + 1))
     expected = {
-        layout.EXPOSED: exposed.machine_frame, layout.OWN_PAGE: environment.own >> PAGE_SHIFT,
+        layout.EXPOSED: exposed.machine_frame,
+        layout.OWN_PAGE: environment.own >> PAGE_SHIFT,
         layout.DISK_QUEUE: exposed.queue_frame,
         **{layout.ENVIRONMENT_TABLE + i * PAGE_SIZE: number for i, number in enumerate(exposed.environment_frames)},
         **{layout.FRAME_TABLE + i * PAGE_SIZE: number for i, number in enumerate(exposed.frame_table_frames)},
@@ -117,8 +121,12 @@ def _exposed_half(kernel: Any, environment: Any) -> None:
 
 def _exposed_numbers(kernel: Any, environment: Any, held: set[int], tables: set[int]) -> None:
     expected = {
-        "environment": environment.number, "held": len(held), "table_frames": len(tables), "quota": environment.quota,
-        "reserved": len(environment.reserved), "taken_total": environment.taken_total,
+        "environment": environment.number,
+        "held": len(held),
+        "table_frames": len(tables),
+        "quota": environment.quota,
+        "reserved": len(environment.reserved),
+        "taken_total": environment.taken_total,
     }
     for name, value in expected.items():
         assert kernel.memory.words[environment.own + pages.offset_of(pages.OwnPage, name) >> 3] == value, name

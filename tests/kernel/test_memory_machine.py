@@ -17,7 +17,7 @@ from exokernel.abi.errors import Error, Refused
 from exokernel.abi.flags import ANY, Event, PageBits, Rights, Sharing, Subject, Taken
 from exokernel.abi.layout import PAGE_SIZE, USER_END
 from tests.kernel.audit import USER_SLOTS, audit, walk
-from tests.machine_kit import Machine, exo
+from tests.machine_kit import Machine, examples, exo
 
 ALL = 15
 R, W, X, CONTROL = int(Rights.READ), int(Rights.WRITE), int(Rights.EXECUTE), int(Rights.CONTROL)
@@ -84,7 +84,8 @@ class Actor:
 
 def dominated(ring: list[tuple[Name, int] | None], access: list[tuple[Name, int] | None]) -> int:
     return sum(
-        right for right in (R, W, X, CONTROL)
+        right
+        for right in (R, W, X, CONTROL)
         if any(c[1] & e[1] & right and e[0][: len(c[0])] == c[0] for c in ring if c for e in access if e)
     )
 
@@ -219,7 +220,8 @@ class Memory(RuleBasedStateMachine):
             actor.records = total
         for actor in self.actors:
             actor.mappings = {
-                va: (number, granted) for va, (number, granted) in actor.mappings.items()
+                va: (number, granted)
+                for va, (number, granted) in actor.mappings.items()
                 if not (granted | R) & ~self.may(actor, number)
             }
 
@@ -278,12 +280,16 @@ class Memory(RuleBasedStateMachine):
         self.settle()
         needed = granted | R
         allowed = (
-            self.controls(actor, owner) and self.exists(number) and not needed & ~self.may(actor, number)
+            self.controls(actor, owner)
+            and self.exists(number)
+            and not needed & ~self.may(actor, number)
             and not needed & ~self.may(owner, number)
         )
         others = [
-            pair[1] for a in self.actors for place, pair in a.mappings.items() if pair[0] == number
-            and not (a is owner and place == va)
+            pair[1]
+            for a in self.actors
+            for place, pair in a.mappings.items()
+            if pair[0] == number and not (a is owner and place == va)
         ]
         reading = any(
             request.frame is not None and request.frame.number == number and not request.write
@@ -357,7 +363,9 @@ class Memory(RuleBasedStateMachine):
         assert self.cpu.flushed
         self.settle()
 
-    @operation(3, who=actors_index, va=places, data=st.binary(min_size=1, max_size=9), offset=st.sampled_from([0, PAGE_SIZE - 4]))
+    @operation(
+        3, who=actors_index, va=places, data=st.binary(min_size=1, max_size=9), offset=st.sampled_from([0, PAGE_SIZE - 4])
+    )
     def touch(self, who: int, va: int, data: bytes, offset: int) -> None:
         """What a store does depends on the pages it meets; an actor without a handler does not survive a bad one."""
         actor = self.actor(who)
@@ -370,7 +378,14 @@ class Memory(RuleBasedStateMachine):
 
     # The rules: names and rights.
 
-    @operation(2, who=actors_index, slot=st.integers(0, 3), below=st.integers(0, 3), granted=st.integers(0, 15), to=st.integers(1, 4))
+    @operation(
+        2,
+        who=actors_index,
+        slot=st.integers(0, 3),
+        below=st.integers(0, 3),
+        granted=st.integers(0, 15),
+        to=st.integers(1, 4),
+    )
     def forge(self, who: int, slot: int, below: int, granted: int, to: int) -> None:
         actor = self.actor(who)
         result = self.do(actor, lambda: exo.forge_capability(slot, below, granted, to))
@@ -379,7 +394,9 @@ class Memory(RuleBasedStateMachine):
             actor.ring[to] = (*source[0], below), source[1] & granted
         self.settle()
 
-    @operation(2, who=actors_index, other=actors_index, slot=st.integers(0, 3), granted=st.integers(0, 15), to=st.integers(1, 4))
+    @operation(
+        2, who=actors_index, other=actors_index, slot=st.integers(0, 3), granted=st.integers(0, 15), to=st.integers(1, 4)
+    )
     def give(self, who: int, other: int, slot: int, granted: int, to: int) -> None:
         actor, guest = self.actor(who), self.actor(other)
         source = actor.ring[slot]
@@ -395,7 +412,9 @@ class Memory(RuleBasedStateMachine):
         actor.ring[slot] = None
         self.settle()
 
-    @operation(4, who=actors_index, which=frames_index, index=st.integers(0, 4), slot=st.integers(0, 3), granted=st.integers(0, 15))
+    @operation(
+        4, who=actors_index, which=frames_index, index=st.integers(0, 4), slot=st.integers(0, 3), granted=st.integers(0, 15)
+    )
     def open_frame(self, who: int, which: int, index: int, slot: int, granted: int) -> None:
         actor = self.actor(who)
         number = self.frame(which, actor)
@@ -414,7 +433,9 @@ class Memory(RuleBasedStateMachine):
         source = actor.ring[slot]
         return False if source is None else (source[0], granted)
 
-    @operation(1, who=actors_index, other=actors_index, index=st.integers(0, 3), slot=st.integers(0, 3), granted=st.integers(0, 15))
+    @operation(
+        1, who=actors_index, other=actors_index, index=st.integers(0, 3), slot=st.integers(0, 3), granted=st.integers(0, 15)
+    )
     def open_environment(self, who: int, other: int, index: int, slot: int, granted: int) -> None:
         actor, subject = self.actor(who), self.actor(other)
         entry = self._entry(actor, slot, granted)
@@ -534,20 +555,25 @@ class Memory(RuleBasedStateMachine):
         for actor in self.actors:
             environment = self.kernel.environments[actor.number]
             leaves, _ = walk(self.kernel.memory.words, environment.root, range(USER_SLOTS))
-            found = {leaf.va: (leaf.frame, R | (W if leaf.writable else 0) | (X if leaf.executable else 0)) for leaf in leaves}
+            found = {
+                leaf.va: (leaf.frame, R | (W if leaf.writable else 0) | (X if leaf.executable else 0)) for leaf in leaves
+            }
             assert found == actor.mappings
             assert environment.reserved == actor.reserved
         holders = {
             number: sorted(holder.number for holder in frame.holders)
-            for number, frame in self.kernel.frames.used.items() if not frame.table and frame.holders
+            for number, frame in self.kernel.frames.used.items()
+            if not frame.table and frame.holders
         }
         assert holders == {number: sorted(actor.number for actor in who) for number, who in self.holders.items()}
         loans = {
-            (number, lender.number, borrower.number): granted for number, frame in self.kernel.frames.used.items()
+            (number, lender.number, borrower.number): granted
+            for number, frame in self.kernel.frames.used.items()
             for (lender, borrower), granted in frame.loans.items()
         }
         assert loans == {
-            (number, lender.number, borrower.number): granted for number, table in self.loans.items()
+            (number, lender.number, borrower.number): granted
+            for number, table in self.loans.items()
             for (lender, borrower), granted in table.items()
         }
 
@@ -557,5 +583,4 @@ class Memory(RuleBasedStateMachine):
 
 
 TestMemory = Memory.TestCase
-if settings.default is None or settings.default.max_examples <= 100:
-    TestMemory.settings = settings(max_examples=60, stateful_step_count=40)
+TestMemory.settings = settings(examples(60), stateful_step_count=40)

@@ -26,8 +26,12 @@ HEADER += "#define SPEND for (volatile int spent = 0; spent < 10000; spent++)\n"
 
 
 def over_python(
-    application: str | Path, *arguments: object, library: str | Callable[..., LibraryOS] = "clock", frames: int = 0,
-    seed: int = 0, **options: Any,
+    application: str | Path,
+    *arguments: object,
+    library: str | Callable[..., LibraryOS] = "clock",
+    frames: int = 0,
+    seed: int = 0,
+    **options: Any,
 ) -> Program:
     """A compiled program over a Python library OS, to be run by a Machine."""
     source = application if isinstance(application, Path) else guests.applications()[application].path
@@ -35,8 +39,14 @@ def over_python(
     image: Any = guests.build_application(source)
     libraries: Any = {SONAME: guests.build_stub()}
     return Program(
-        source.stem, image, libraries, tuple(map(str, arguments)), frames=frames, seed=seed,
-        python_library=make(frames=frames, seed=seed), **options,
+        source.stem,
+        image,
+        libraries,
+        tuple(map(str, arguments)),
+        frames=frames,
+        seed=seed,
+        python_library=make(frames=frames, seed=seed),
+        **options,
     )
 
 
@@ -48,13 +58,16 @@ def c_program(directory: Path, body: str, name: str = "guest") -> Path:
 
 
 def run_python(
-    main: Main, *arguments: str, library: LibraryOS | None = None, machine_frames: int = 1024, frames: int = 0,
-    policy: MemoryPolicy | None = None, heap_pages: int = 256,
+    main: Main,
+    *arguments: str,
+    library: LibraryOS | None = None,
+    machine_frames: int = 1024,
+    frames: int = 0,
+    policy: MemoryPolicy | None = None,
+    heap_pages: int = 256,
 ) -> tuple[Ended, Kernel]:
     """Run a program in Python alone on a machine."""
-    kernel = Kernel(
-        PhysicalMemory(machine_frames << 12), FastCpu, Disk(65536), policy or LargestHolder(), RoundRobin()
-    )
+    kernel = Kernel(PhysicalMemory(machine_frames << 12), FastCpu, Disk(65536), policy or LargestHolder(), RoundRobin())
     nothing: Any = None
     made = library or LibraryOS(frames)
     program = Program("test", nothing, {}, arguments, frames=frames, heap_pages=heap_pages, python_library=made)

@@ -1,14 +1,20 @@
 """Copy-on-write fork of native programs over a Python library OS."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
+from exokernel.abi.layout import OWN_PAGE
+from exokernel.abi.pages import OwnPage, offset_of
+from exokernel.kernel.death import Cause
 from exokernel.kernel.environment import Environment
 from exokernel.kernel.frames import Frame, FrameTable
 from exokernel.policy.memory import LargestHolder, SeizeOldest
 from exokernel.policy.views import Ask, MemoryView
 from libos.base import LibraryOS
+from libos.books import Page
 from libos.replacement import Clock
 from libos.startup import StartBlock
 from tests.apps.oracles import expected_output
@@ -153,8 +159,8 @@ def test_a_subclass_says_what_of_its_own_fields_the_child_gets() -> None:
             super().__init__(frames, seed, Clock)
             self.writes: list[int] = []
 
-        def fork(self, child: LibraryOS, start: StartBlock) -> None:
-            super().fork(child, start)
+        def fork(self, child: LibraryOS, start: StartBlock, pages: Mapping[int, Page]) -> None:
+            super().fork(child, start, pages)
             assert isinstance(child, Counting)
             child.writes = []
 
@@ -186,9 +192,42 @@ def test_a_fork_for_which_there_is_no_room_gives_minus_one_and_undoes_everything
     machine = Machine(sectors=8 * 1500)
     (ended,) = machine.run([over_python(source, frames=20)])
     assert (ended.status, ended.output) == (0, "")
-    kernel = machine.kernel
-    assert len(kernel.frames.free) + len(kernel.frames.used) == 1024 - kernel.frames.first
-    assert not kernel.frames.used
+    assert [death.cause for death in machine.deaths] == [Cause.DESTROYED]
+
+
+class Audited(LibraryOS):
+    """Counts, when its program ends, the frames it holds beyond the resident pages."""
+
+    extra: ClassVar[list[int]] = []
+
+    async def os_exit(self, context: int, status: int) -> None:
+        held = int.from_bytes(await self.exo.read(OWN_PAGE + offset_of(OwnPage, "held"), 8), "little")
+        self.extra.append(held - len(self.paging.books.resident))
+        await super().os_exit(context, status)
+
+
+def test_many_forks_one_after_another_leave_nothing_behind(tmp_path: Path) -> None:
+    source = c_program(
+        tmp_path,
+        """
+        volatile char *memory = os_region(40 * PAGE_SIZE);
+        for (int i = 0; i < 40; i++) memory[i * PAGE_SIZE] = (char)i;
+        for (int round = 0; round < 6; round++) {
+            long child = os_fork();
+            if (child == 0) memory[round * PAGE_SIZE] = 100;
+            if (child == 0) os_exit(memory[9 * PAGE_SIZE]);
+            if (os_wait(child) != 9) return 1;
+        }
+        for (int i = 0; i < 40; i++) if (memory[i * PAGE_SIZE] != (char)i) return 2;
+        return 0;
+        """,
+    )
+    Audited.extra.clear()
+    # Swap extents of 64 + 256 pages and a few more: there is room for three.
+    machine = Machine(sectors=8 * 1100)
+    (ended,) = machine.run([over_python(source, library=Audited, frames=20, heap_pages=64)])
+    assert (ended.status, ended.output) == (0, "")
+    assert Audited.extra == [0] * 7
 
 
 def test_both_kinds_of_library_print_the_same(tmp_path: Path) -> None:
@@ -198,8 +237,6 @@ def test_both_kinds_of_library_print_the_same(tmp_path: Path) -> None:
         (ended,) = machine.run([program])
         outputs.append(lines(ended.output + "".join(machine.children.values())))
     assert outputs[0] == outputs[1]
-
-
 
 
 class ElderOnce(LargestHolder):

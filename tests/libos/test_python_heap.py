@@ -23,9 +23,7 @@ class Ground:
 
 
 @given(st.lists(st.tuples(st.booleans(), SIZES, st.integers(0, 1000)), max_size=60), st.sampled_from([0, 4096]))
-def test_blocks_never_overlap_and_lie_within_what_was_given(
-    steps: list[tuple[bool, int, int]], hole: int
-) -> None:
+def test_blocks_never_overlap_and_lie_within_what_was_given(steps: list[tuple[bool, int, int]], hole: int) -> None:
     ground = Ground(4 << 20, hole)
     heap = Heap(ground)
     live: dict[int, int] = {}

@@ -136,6 +136,7 @@ def test_a_page_in_swap_that_is_discarded_reads_as_zeros(tmp_path: Path) -> None
         """
         volatile char *memory = os_region(64 * PAGE_SIZE);
         for (int i = 0; i < 64; i++) memory[i * PAGE_SIZE] = 1;
+        if (memory[7 * PAGE_SIZE] != 1) return 4;
         if (os_advise((void *)memory, 8 * PAGE_SIZE, OS_DISCARD)) return 1;
         for (int i = 0; i < 64; i++)
             if (memory[i * PAGE_SIZE] != (i >= 8)) return 2;
@@ -232,7 +233,7 @@ def test_a_strategy_gets_its_ticks_and_sees_what_was_used_since_the_last(tmp_pat
     regions = library.start.regions
     heap = next(region.va for region in regions if region.kind is RegionKind.HEAP) >> PAGE_SHIFT
     assert len(times) > 5
-    assert all(300_000 <= later - earlier for earlier, later in pairwise(times))
+    assert min(later - earlier for earlier, later in pairwise(times)) >= 300_000
     assert all(set(range(heap, heap + 4)) <= pages for pages in used[1:])
     assert max(len(pages) for pages in used[2:]) < 14
 

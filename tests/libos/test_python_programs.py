@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from exokernel.abi.errors import Error, Refused
+from exokernel.abi.flags import SELF, Event
 from exokernel.abi.layout import PAGE_SIZE, page_table_entry
 from exokernel.build import guests
 from libos.advice import Advice
@@ -109,3 +110,32 @@ def test_a_file_without_a_main_is_one_sentence(tmp_path: Path) -> None:
     path.write_text("def main(exo, arguments):\n    pass\n")
     with pytest.raises(LoadError, match="has no 'async def main"):
         program_from_file(path)
+
+
+def test_only_one_at_a_time_is_inside_the_section() -> None:
+    log: list[str] = []
+
+    async def be_inside(library: LibraryOS) -> None:
+        await library.paging.section.enter()
+        log.append("in")
+        await library.exo.block(Event.TIME, 0, await library.exo.time() + 10_000)
+        log.append("out")
+        await library.paging.section.leave()
+
+    class Busy(LibraryOS):
+        async def event(self, context: int, event: int, value: int, status: int) -> None:
+            if event == Event.WOKEN and len(log) < 6:
+                await be_inside(self)
+
+    library = Busy()
+
+    async def main(exo: LinkedExo, arguments: Sequence[str]) -> None:
+        for _ in range(3):
+            await exo.wake(SELF)
+            await be_inside(library)
+
+    ended, kernel = run_python(main, library=library)
+    assert ended.status == 0
+    assert not kernel.deaths
+    assert len(log) > 8
+    assert log == ["in", "out"] * (len(log) // 2)

@@ -20,7 +20,7 @@ from libos.base import LibraryOS
 from libos.names import parts
 from libos.page_tables import frame_in, read_entry
 from libos.plan import Program
-from libos.replacement import Bits, Fifo
+from libos.replacement import Bits, Fifo, WSClock
 from libos.section import Section
 from libos.startup import RegionKind
 from libos.taken import TakenRecords
@@ -258,8 +258,6 @@ def test_discarded_pages_stay_zeros_when_their_successors_are_seized(tmp_path: P
     assert ended.accounts.taken > 20
 
 
-
-
 def test_a_page_fault_while_frames_are_given_back_waits_for_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     waited: list[bool] = []
     enter = Section.enter
@@ -286,9 +284,11 @@ def test_after_it_was_told_of_pages_taken_the_books_say_what_the_page_tables_say
 
 
 class Thief:
-    """Takes frames by force before down-calls of programs over Python libraries: `choose` is given the call and says which."""
+    """Takes frames by force before down-calls of Python libraries: `choose` is given the call and says which."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, choose: Callable[[Environment, str, tuple[Any, ...]], int | None]):
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, choose: Callable[[Environment, str, tuple[Any, ...]], int | None]
+    ) -> None:
         self.stolen = 0
         python = dispatch.python
 
@@ -346,3 +346,18 @@ def test_a_page_that_is_taken_before_the_program_has_touched_it_is_not_lost(monk
     (ended,) = Machine().run([over_python("pagewalk", *WALK, library=lambda **_: library, frames=30)])
     assert ended.output.encode() == expected_output(["pagewalk", *WALK])
     assert thief.stolen > 20
+
+
+def test_requests_and_page_faults_that_meet_over_pages_being_cleaned_get_along() -> None:
+    class Eager(WSClock):
+        """Finds every page too old at once, so it wants all it meets cleaned."""
+
+        def __init__(self, frames: int, seed: int = 0) -> None:
+            super().__init__(frames, seed, window=1000)
+
+    walk = (*WALK, "--write", "100")
+    for policy in (Elder(), Proportional()):
+        machine = Machine(frames=220, policy=policy)
+        library = partial(LibraryOS, strategy=Eager)
+        ended = machine.run([over_python("pagewalk", *walk, library=library) for _ in range(3)])
+        assert [one.output.encode() for one in ended] == [expected_output(["pagewalk", *walk])] * 3

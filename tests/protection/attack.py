@@ -16,7 +16,15 @@ from exokernel.kernel.death import Cause
 from exokernel.kernel.kernel import Outcome
 from tests.kernel.audit import audit
 from tests.machine_kit import (
-    DATA, NOTES, PAGE_SIZE, SECTOR_SIZE, Guest, Machine, error_of, exo, machine,
+    DATA,
+    NOTES,
+    PAGE_SIZE,
+    SECTOR_SIZE,
+    Guest,
+    Machine,
+    error_of,
+    exo,
+    machine,
 )
 
 SECRET = 0x5EC2_E75E_C2E7_F00D
@@ -26,9 +34,7 @@ ROUNDS = 24
 LIMIT = 200_000_000
 """Cycles after which nobody can still be at it."""
 
-_KEEP = "\n".join(
-    [f"movq xmm{i}, rbx\n pinsrq xmm{i}, rbx, 1" for i in range(16)]
-)
+_KEEP = "\n".join([f"movq xmm{i}, rbx\n pinsrq xmm{i}, rbx, 1" for i in range(16)])
 INNOCENT = (
     "mov rbx, {secret}\n mov rbp, rbx\n mov r12, rbx\n mov r13, rbx\n"
     + _KEEP
@@ -62,7 +68,10 @@ INNOCENT = (
     dec rcx
     jnz compare
     """
-    + "\n".join(f"movq rax, xmm{i}\n cmp rax, rbx\n jne harmed\n pextrq rax, xmm{i}, 1\n cmp rax, rbx\n jne harmed" for i in range(16))
+    + "\n".join(
+        f"movq rax, xmm{i}\n cmp rax, rbx\n jne harmed\n pextrq rax, xmm{i}, 1\n cmp rax, rbx\n jne harmed"
+        for i in range(16)
+    )
     + """
     mov rdi, {NOTES}
     fld st(0)
@@ -127,9 +136,14 @@ async def innocent(made: Machine) -> Guest:
 
 
 def attack(
-    source: str, *, prepare: Callable[[Machine, Guest, Guest], Awaitable[dict[str, int] | None]] | None = None,
-    after: Callable[[Machine, Guest, Guest], Awaitable[Any]] | None = None, quota: int = 64, frames: int = 1024,
-    code: bytes = b"", **options: Any,
+    source: str,
+    *,
+    prepare: Callable[[Machine, Guest, Guest], Awaitable[dict[str, int] | None]] | None = None,
+    after: Callable[[Machine, Guest, Guest], Awaitable[Any]] | None = None,
+    quota: int = 64,
+    frames: int = 1024,
+    code: bytes = b"",
+    **options: Any,
 ) -> Attack:
     """Run `source` as an attacker, and check that nobody else was harmed.
 
@@ -146,9 +160,14 @@ def attack(
             await exo.share_sectors(sector, victim.number, 1, 15)
             environment = made.environment(victim.number)
             names = {
-                "victim": victim.number, "victim_frame": victim.frames[DATA], "victim_code": victim.frames[0x40_0000],
-                "victim_root": environment.root >> PAGE_SHIFT, "victim_own": environment.own >> PAGE_SHIFT,
-                "victim_sector": sector, "victim_notes": victim.notes, "init": made.kernel.first_environment,
+                "victim": victim.number,
+                "victim_frame": victim.frames[DATA],
+                "victim_code": victim.frames[0x40_0000],
+                "victim_root": environment.root >> PAGE_SHIFT,
+                "victim_own": environment.own >> PAGE_SHIFT,
+                "victim_sector": sector,
+                "victim_notes": victim.notes,
+                "init": made.kernel.first_environment,
             }
             number = await exo.create_environment(quota)
             _watch(made, number)
@@ -163,7 +182,14 @@ def attack(
             notes = made.notes(guest, 512)
             result.append(
                 Attack(
-                    status, death.cause if death else None, notes, guest, made, victim, death.detail if death else "", extra,
+                    status,
+                    death.cause if death else None,
+                    notes,
+                    guest,
+                    made,
+                    victim,
+                    death.detail if death else "",
+                    extra,
                     list(made.kernel.deaths),
                 )
             )

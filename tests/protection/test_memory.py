@@ -1,4 +1,4 @@
-"""Attacks on memory: another's frames, page tables, exposed pages, addresses that are nobody's, translations that linger."""
+"""Attacks on memory: another's frames, page tables, exposed pages, nobody's addresses, translations that linger."""
 
 import pytest
 
@@ -12,9 +12,13 @@ from tests.protection.attack import attack
 
 
 @pytest.mark.parametrize("rights", [1, 2, 3, 4, 5, 8, 15])
-@pytest.mark.parametrize("frame", ["victim_frame", "victim_code", "victim_root", "victim_own", "my_root", "my_own", "victim_notes"])
+@pytest.mark.parametrize(
+    "frame", ["victim_frame", "victim_code", "victim_root", "victim_own", "my_root", "my_own", "victim_notes"]
+)
 def test_no_frame_of_another_and_no_table_can_be_mapped(frame: str, rights: int) -> None:
-    result = attack(f"exo create_mapping, {{FREE}}, {{{frame}}}, {rights}, 0\n note rax\n mov rax, [{{FREE}}]\n note rax\n exit 0")
+    result = attack(
+        f"exo create_mapping, {{FREE}}, {{{frame}}}, {rights}, 0\n note rax\n mov rax, [{{FREE}}]\n note rax\n exit 0"
+    )
     assert result.error(0) in (Error.DENIED, Error.NO_SUCH_FRAME, Error.BAD_ARGUMENT)
     assert result.cause is Cause.NO_FAULT_HANDLER
 
@@ -29,12 +33,25 @@ def test_no_frame_of_the_machine_and_none_beyond_memory_can_be_mapped(frame: int
 @pytest.mark.parametrize(
     "va",
     [
-        layout.EXPOSED, layout.DISK_QUEUE, layout.ENVIRONMENT_TABLE, layout.FRAME_TABLE, layout.PAGE_TABLES,
-        layout.page_table_entry(CODE), layout.page_table_entry(layout.PAGE_TABLES), layout.PAGE_TABLES + (layout.PAGE_TABLES >> 9),
-        layout.SUPERVISOR, layout.SUPERVISOR + 0x900, 0, 8, 0xFFF, CODE,
+        layout.EXPOSED,
+        layout.DISK_QUEUE,
+        layout.ENVIRONMENT_TABLE,
+        layout.FRAME_TABLE,
+        layout.PAGE_TABLES,
+        layout.page_table_entry(CODE),
+        layout.page_table_entry(layout.PAGE_TABLES),
+        layout.PAGE_TABLES + (layout.PAGE_TABLES >> 9),
+        layout.SUPERVISOR,
+        layout.SUPERVISOR + 0x900,
+        0,
+        8,
+        0xFFF,
+        CODE,
     ],
 )
-@pytest.mark.parametrize("how", ["mov qword ptr [rbx], 7", "lock inc qword ptr [rbx]", "movups [rbx], xmm0", "xchg [rbx], rax"])
+@pytest.mark.parametrize(
+    "how", ["mov qword ptr [rbx], 7", "lock inc qword ptr [rbx]", "movups [rbx], xmm0", "xchg [rbx], rax"]
+)
 def test_a_store_to_what_is_only_shown_or_nobodys_is_a_fault(va: int, how: str) -> None:
     if "movups" in how and va % 16:
         va &= -16
@@ -58,8 +75,21 @@ def test_the_supervisor_page_is_not_readable_through_the_page_table_window() -> 
     assert attack(f"mov rbx, {through}\n mov rax, [rbx]\n note rax\n exit 0").cause is Cause.NO_FAULT_HANDLER
 
 
-@pytest.mark.parametrize("va", [0, layout.USER_END, layout.USER_END - 0x1000 + 0x1001, layout.EXPOSED, layout.PAGE_TABLES,
-                                layout.SUPERVISOR, 0x8000_0000_0000, (1 << 64) - PAGE_SIZE, 1, CODE + 1])
+@pytest.mark.parametrize(
+    "va",
+    [
+        0,
+        layout.USER_END,
+        layout.USER_END - 0x1000 + 0x1001,
+        layout.EXPOSED,
+        layout.PAGE_TABLES,
+        layout.SUPERVISOR,
+        0x8000_0000_0000,
+        (1 << 64) - PAGE_SIZE,
+        1,
+        CODE + 1,
+    ],
+)
 def test_no_mapping_is_made_at_page_0_beyond_the_user_half_or_off_a_page(va: int) -> None:
     result = attack(
         f"mov rdi, {va}\n exo create_mapping, rdi, {{data_frame}}, {{RW}}, 0\n note rax\n mov rdi, {va}\n"
@@ -82,7 +112,8 @@ def test_the_last_page_below_the_end_is_usable_and_the_next_byte_is_not() -> Non
 @pytest.mark.parametrize(
     "lose",
     [
-        "exo remove_mapping, rbx, 0", "exo dealloc_page, r12, 0",
+        "exo remove_mapping, rbx, 0",
+        "exo dealloc_page, r12, 0",
         "exo create_mapping, rbx, {data_frame}, 1, 0\n exo remove_mapping, rbx, 0",
     ],
 )
@@ -189,7 +220,8 @@ def test_a_frame_given_to_another_is_zero_there_and_unreachable_here() -> None:
         mov qword ptr [rbx], 0x666
         exit 0
         """,
-        prepare=prepare, after=after,
+        prepare=prepare,
+        after=after,
     )
     assert result.notes[:2] == [1, 0]
     assert result.cause is Cause.NO_FAULT_HANDLER
@@ -202,7 +234,9 @@ def error_free(word: int) -> bool:
     return word < 1 << 63
 
 
-@pytest.mark.parametrize(("bits", "mask", "touch"), [(32, 32, "mov rax, [rbx]"), (64, 64, "mov [rbx], rax"), (32, 32, "mov [rbx], rax")])
+@pytest.mark.parametrize(
+    ("bits", "mask", "touch"), [(32, 32, "mov rax, [rbx]"), (64, 64, "mov [rbx], rax"), (32, 32, "mov [rbx], rax")]
+)
 def test_a_cleared_bit_is_set_again_by_the_next_touch(bits: int, mask: int, touch: str) -> None:
     entry = layout.page_table_entry(0x50_0000)
     result = attack(
@@ -232,8 +266,10 @@ def test_a_cleared_bit_is_set_again_by_the_next_touch(bits: int, mask: int, touc
 
 def test_freed_then_touched_by_a_down_call_is_a_fault_too() -> None:
     result = attack(
-        "exo alloc_page, {ANY}, 0\n mov r12, rax\n exo create_mapping, {FREE}, r12, {RW}, 0\n mov rax, 65\n mov [{FREE}], rax\n"
-        "exo console_write, {FREE}, 1\n note rax\n exo dealloc_page, r12, 0\n exo console_write, {FREE}, 1\n note 9\n exit 0"
+        "exo alloc_page, {ANY}, 0\n mov r12, rax\n exo create_mapping, {FREE}, r12, {RW}, 0\n mov rax, 65\n"
+        " mov [{FREE}], rax\n"
+        "exo console_write, {FREE}, 1\n note rax\n exo dealloc_page, r12, 0\n exo console_write, {FREE}, 1\n"
+        " note 9\n exit 0"
     )
     assert result.notes[:2] == [1, 0]
     assert result.cause is Cause.NO_FAULT_HANDLER
@@ -309,7 +345,8 @@ def test_a_loan_without_read_cannot_be_read_through_a_mapping(rights: Rights) ->
         return {"lent": frame}
 
     result = attack(
-        f"exo create_mapping, {{FREE}}, {{lent}}, {int(rights)}, 0\n note rax\n mov rax, [{{FREE}}]\n exit 0", prepare=prepare
+        f"exo create_mapping, {{FREE}}, {{lent}}, {int(rights)}, 0\n note rax\n mov rax, [{{FREE}}]\n exit 0",
+        prepare=prepare,
     )
     assert result.error(0) is Error.DENIED
     assert result.cause is Cause.NO_FAULT_HANDLER
@@ -317,7 +354,8 @@ def test_a_loan_without_read_cannot_be_read_through_a_mapping(rights: Rights) ->
 
 def test_mapping_into_another_environment_needs_control() -> None:
     result = attack(
-        "exo create_mapping, {FREE}, {data_frame}, {RW}, {victim}\n note rax\n exo remove_mapping, {DATA}, {victim}\n note rax\n"
+        "exo create_mapping, {FREE}, {data_frame}, {RW}, {victim}\n note rax\n"
+        " exo remove_mapping, {DATA}, {victim}\n note rax\n"
         "exo dealloc_page, {victim_frame}, {victim}\n note rax\n exo alloc_page, {ANY}, {victim}\n note rax\n"
         "exo dealloc_page, {victim_frame}, 0\n note rax\n exo share_page, {victim_frame}, {me}, 1, 15\n note rax\n"
         "exo reserve_page, {victim_frame}, 1, 0\n note rax\n exo set_backing, {victim_frame}, {ANY}, 0\n note rax\n"
@@ -329,12 +367,20 @@ def test_mapping_into_another_environment_needs_control() -> None:
 def test_huge_lengths_and_wrapping_addresses_reach_nothing() -> None:
     lines = []
     for va, size in [
-        (CODE, 1 << 63), (CODE, (1 << 64) - 1), ((1 << 64) - 16, 32), (0x7FFF_FFFF_FFF0, 32), (0x8000_0000_0000, 8),
-        (0xFFFF_7FFF_FFFF_FFF0, 64), (CODE, (1 << 16) + 1),
+        (CODE, 1 << 63),
+        (CODE, (1 << 64) - 1),
+        ((1 << 64) - 16, 32),
+        (0x7FFF_FFFF_FFF0, 32),
+        (0x8000_0000_0000, 8),
+        (0xFFFF_7FFF_FFFF_FFF0, 64),
+        (CODE, (1 << 16) + 1),
     ]:
         lines += [f"mov rdi, {va}", f"mov rsi, {size}", "exo console_write, rdi, rsi", "note rax"]
     lines += ["mov rdi, {CODE}", "mov rsi, 0x100000000000000", "exo batch, rdi, rsi", "note rax", "exit 1"]
-    result = attack("exo set_upcall, 0, &skip, 0\n" + "\n".join(lines) + """
+    result = attack(
+        "exo set_upcall, 0, &skip, 0\n"
+        + "\n".join(lines)
+        + """
         skip: mov rax, [rsp + 16]
         add rax, 2
         mov [rsp + 16], rax
@@ -343,7 +389,8 @@ def test_huge_lengths_and_wrapping_addresses_reach_nothing() -> None:
         pop rsi
         pop rdi
         mov rax, -99
-        iretq""")
+        iretq"""
+    )
     assert result.status == 1
     allowed = {(1 << 64) - 2, (1 << 64) - 99}
     assert set(result.notes[:8]) <= allowed

@@ -10,7 +10,7 @@ LONG = 4_000_000
 
 
 def share_of_the_counter(attackers: list[str], *, quantum: int = 10_000, cycles: int = LONG) -> float:
-    """Part of the virtual time that a counting program gets beside attackers, who know each other as {first} and {second}."""
+    """Part of the time that a counting program gets beside attackers, who know each other as {first} and {second}."""
     with machine(quantum=quantum) as made:
         guests: list[Guest] = []
 
@@ -40,10 +40,10 @@ ATTACKS = {
         HANDLES + "again: exo wake, {first}\n exo yield, 0\n jmp again" + HANDLER,
     ],
     "two that wake each other and block": [
-        HANDLES + "again: exo wake, {second}\n mov r12, 8000\n w: dec r12\n jnz w\n exo block, 1, rbx, {FOREVER}\n mov rbx, rax\n jmp again"
-        + HANDLER,
-        HANDLES + "again: exo wake, {first}\n mov r12, 8000\n w: dec r12\n jnz w\n exo block, 1, rbx, {FOREVER}\n mov rbx, rax\n jmp again"
-        + HANDLER,
+        HANDLES + "again: exo wake, {second}\n mov r12, 8000\n w: dec r12\n jnz w\n exo block, 1, rbx, {FOREVER}\n"
+        " mov rbx, rax\n jmp again" + HANDLER,
+        HANDLES + "again: exo wake, {first}\n mov r12, 8000\n w: dec r12\n jnz w\n exo block, 1, rbx, {FOREVER}\n"
+        " mov rbx, rax\n jmp again" + HANDLER,
     ],
     "two that ask each other for a frame": [
         HANDLES + "mov rbx, 400\n again: exo alloc_page, rbx, 0\n inc rbx\n and rbx, 511\n jmp again" + HANDLER,
@@ -52,7 +52,8 @@ ATTACKS = {
     "one that charges itself more than its slice": ["again: exo charge, 0x10000000\n jmp again"],
     "one that computes": ["again: jmp again"],
     "one that faults": [
-        "exo set_upcall, 0, &handler, 0\n mov rbx, 16\n mov rax, [rbx]\n handler: mov rsp, {STACK_TOP}\n mov rbx, 16\n mov rax, [rbx]"
+        "exo set_upcall, 0, &handler, 0\n mov rbx, 16\n mov rax, [rbx]\n handler: mov rsp, {STACK_TOP}\n"
+        " mov rbx, 16\n mov rax, [rbx]"
     ],
     "one that waits for the very next cycle": [
         "again: exo time\n lea rdx, [rax + 1]\n exo block, {Event_TIME}, 0, rdx\n jmp again"
@@ -115,7 +116,8 @@ def test_a_clock_at_the_end_of_time_harms_nobody() -> None:
 
         async def init() -> None:
             guest = await made.guest(
-                "mov rdx, 0x3fffffffffffffff\n exo block, {Event_TIME}, 0, rdx\n mov rdi, 0xffffffff\n exo charge, rdi\n exo time\n"
+                "mov rdx, 0x3fffffffffffffff\n exo block, {Event_TIME}, 0, rdx\n mov rdi, 0xffffffff\n"
+                " exo charge, rdi\n exo time\n"
                 "note rax\n mov rdx, -2\n exo block, {Event_TIME}, 0, rdx\n exit 1"
             )
             ended.append(await made.end_of(guest))
@@ -133,8 +135,10 @@ def test_a_native_handler_is_not_delivered_beyond_the_deadline_of_another() -> N
 
             async def init(run: Machine = run, late: int = late) -> None:
                 busy = await run.guest(
-                    "exo set_upcall, {Upcall_EVENT}, &handler, 0\n mov rbx, {CRITICAL}\n mov qword ptr [rbx], 1\n exo wake, 0\n"
-                    "exo time\n mov r12, rax\n mov qword ptr [rbx], 0\n mov rcx, 900\n w: dec rcx\n jnz w\n exit 1" + HANDLER
+                    "exo set_upcall, {Upcall_EVENT}, &handler, 0\n mov rbx, {CRITICAL}\n"
+                    " mov qword ptr [rbx], 1\n exo wake, 0\n"
+                    "exo time\n mov r12, rax\n mov qword ptr [rbx], 0\n mov rcx, 900\n w: dec rcx\n jnz w\n exit 1"
+                    + HANDLER
                 )
                 await exo.block(Event.TIME, 0, await exo.time() + 700 + late)
                 await run.end_of(busy)

@@ -6,8 +6,10 @@ from exokernel.abi.layout import OWN_PAGE
 from tests.protection.attack import attack
 
 _PUSHED = "\n".join(
-    f"mov [r15 + {8 * i}], {register}" for i, register in
-    enumerate(["rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "r8", "r9", "r10", "r11", "r12", "r13", "r14"])
+    f"mov [r15 + {8 * i}], {register}"
+    for i, register in enumerate(
+        ["rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "r8", "r9", "r10", "r11", "r12", "r13", "r14"]
+    )
 )
 READ_ALL = (
     _PUSHED
@@ -54,7 +56,15 @@ def test_nothing_is_left_in_any_register_at_the_start() -> None:
     clean(result.notes, known={})
 
 
-@pytest.mark.parametrize("how", ["exo yield, 0", "exo yield, {victim}", "exo block, {Event_TIME}, 0, 60000", "exo time\n lea rdx, [rax + 30000]\n exo block, {Event_TIME}, 0, rdx"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        "exo yield, 0",
+        "exo yield, {victim}",
+        "exo block, {Event_TIME}, 0, 60000",
+        "exo time\n lea rdx, [rax + 30000]\n exo block, {Event_TIME}, 0, rdx",
+    ],
+)
 def test_nothing_is_left_in_any_register_after_resume_cpu(how: str) -> None:
     """It handles `resume_cpu`, so nothing of its own is kept either: not even what it put there itself."""
     result = attack(

@@ -15,7 +15,8 @@ from tests.protection.attack import attack
 
 PLACE = 0xA0_0000
 TOUCH = (
-    "again: mov rbx, 0xa00000\n mov rax, [rbx]\n note rax\n mov [rbx], r15\n exo block, {Event_WOKEN}, r12, {FOREVER}\n mov r12, rax\n jmp again"
+    "again: mov rbx, 0xa00000\n mov rax, [rbx]\n note rax\n mov [rbx], r15\n"
+    " exo block, {Event_WOKEN}, r12, {FOREVER}\n mov r12, rax\n jmp again"
 )
 """Reads and writes the page at PLACE, then waits to be woken, for ever."""
 
@@ -138,7 +139,8 @@ def test_who_lets_go_has_no_way_back_by_an_access_list_of_its_own() -> None:
 def test_a_hold_cannot_be_forced_on_who_does_not_want_to_pay_for_it() -> None:
     """Otherwise anybody could fill another's quota."""
     result = attack(
-        "exo share_page, {data_frame}, {victim}, 1, 15\n note rax\n exo share_page, {data_frame}, {victim}, 0, 3\n note rax\n exit 1"
+        "exo share_page, {data_frame}, {victim}, 1, 15\n note rax\n"
+        " exo share_page, {data_frame}, {victim}, 0, 3\n note rax\n exit 1"
     )
     assert result.error(0) is Error.DENIED
     assert result.error(1) is None
@@ -147,7 +149,8 @@ def test_a_hold_cannot_be_forced_on_who_does_not_want_to_pay_for_it() -> None:
 @pytest.mark.parametrize("slot", [1, 15, 16, 1 << 40])
 def test_an_empty_slot_forges_nothing(slot: int) -> None:
     result = attack(
-        f"mov rdi, {slot}\n exo forge_capability, rdi, 0, 15, 2\n note rax\n mov rsi, {slot}\n exo give_capability, 0, rsi, 15, 3\n"
+        f"mov rdi, {slot}\n exo forge_capability, rdi, 0, 15, 2\n note rax\n mov rsi, {slot}\n"
+        f" exo give_capability, 0, rsi, 15, 3\n"
         "note rax\n exit 1"
     )
     assert [result.error(i) for i in (0, 1)] == [Error.BAD_ARGUMENT] * 2
@@ -156,7 +159,8 @@ def test_an_empty_slot_forges_nothing(slot: int) -> None:
 @pytest.mark.parametrize("component", [0x1_0000, 0x1_0000 + 4097, (1 << 64) - 1])
 def test_an_environments_name_is_not_forged(component: int) -> None:
     result = attack(
-        f"mov rsi, {component}\n exo forge_capability, 0, rsi, 15, 2\n note rax\n exo destroy, {{victim}}\n note rax\n exit 1"
+        f"mov rsi, {component}\n exo forge_capability, 0, rsi, 15, 2\n note rax\n exo destroy, {{victim}}\n"
+        f" note rax\n exit 1"
     )
     assert result.error(0) is Error.BAD_ARGUMENT
     assert result.error(1) is Error.DENIED
@@ -176,8 +180,10 @@ def test_forging_never_adds_a_permission() -> None:
 
 
 def test_a_child_does_not_escape_its_creators_control() -> None:
-    result = attack("exo set_access, {Subject_ENVIRONMENT}, 0, 0, 0, 0\n note rax\n exo drop_capability, 0\n again: jmp again",
-                    prepare=_destroyer)
+    result = attack(
+        "exo set_access, {Subject_ENVIRONMENT}, 0, 0, 0, 0\n note rax\n exo drop_capability, 0\n again: jmp again",
+        prepare=_destroyer,
+    )
     assert result.error(0) is Error.BAD_ARGUMENT
     assert result.cause is Cause.DESTROYED
 
@@ -251,8 +257,10 @@ def test_when_the_numbers_are_used_up_no_environment_is_made() -> None:
 
 def test_a_childs_quota_is_not_more_than_its_parents() -> None:
     result = attack(
-        "exo create_environment, {ANY}\n note rax\n mov rbx, rax\n exo set_quota, rbx, 41, 0\n note rax\n exo set_quota, 0, 1000, 0\n"
-        "note rax\n exo set_quota, rbx, 40, 41\n note rax\n exo create_environment, 0\n note rax\n exo destroy, rbx\n exit 1",
+        "exo create_environment, {ANY}\n note rax\n mov rbx, rax\n exo set_quota, rbx, 41, 0\n note rax\n"
+        " exo set_quota, 0, 1000, 0\n"
+        "note rax\n exo set_quota, rbx, 40, 41\n note rax\n exo create_environment, 0\n note rax\n"
+        " exo destroy, rbx\n exit 1",
         quota=40,
     )
     assert result.machine.environment(result.notes[0]).quota == 40
@@ -309,13 +317,17 @@ def test_a_batch_makes_no_call_that_single_calls_would_not() -> None:
 
 def test_a_batch_may_unmap_itself() -> None:
     result = attack(
-        "exo alloc_page, {ANY}, 0\n mov r12, rax\n mov rbx, {FREE}\n exo create_mapping, rbx, r12, 3, 0\n mov rax, 0x45580011\n"
-        "mov [rbx], rax\n mov [rbx + 8], r12\n mov rax, 0x45580000\n mov [rbx + 64], rax\n exo batch, rbx, 2\n note rax\n exit 1"
+        "exo alloc_page, {ANY}, 0\n mov r12, rax\n mov rbx, {FREE}\n exo create_mapping, rbx, r12, 3, 0\n"
+        " mov rax, 0x45580011\n"
+        "mov [rbx], rax\n mov [rbx + 8], r12\n mov rax, 0x45580000\n mov [rbx + 64], rax\n exo batch, rbx, 2\n"
+        " note rax\n exit 1"
     )
     assert result.status == 1
     assert result.notes[0] == 0
 
 
 def test_frames_of_an_ended_environment_are_free_for_anybody() -> None:
-    result = attack("exo alloc_page, {ANY}, 0\n exo create_mapping, {FREE}, rax, 3, 0\n exo create_environment, 20\n exit 1")
+    result = attack(
+        "exo alloc_page, {ANY}, 0\n exo create_mapping, {FREE}, rax, 3, 0\n exo create_environment, 20\n exit 1"
+    )
     assert result.status == 1

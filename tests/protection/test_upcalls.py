@@ -11,8 +11,19 @@ from tests.protection.attack import attack
 FAULT = "mov rbx, 0x12345678\n mov rax, [rbx]\n"
 
 
-@pytest.mark.parametrize("entry", [layout.USER_END, layout.EXPOSED, layout.OWN_PAGE, layout.PAGE_TABLES, layout.SUPERVISOR,
-                                   layout.SUPERVISOR + 0x900, 0x8000_0000_0000, (1 << 64) - 1])
+@pytest.mark.parametrize(
+    "entry",
+    [
+        layout.USER_END,
+        layout.EXPOSED,
+        layout.OWN_PAGE,
+        layout.PAGE_TABLES,
+        layout.SUPERVISOR,
+        layout.SUPERVISOR + 0x900,
+        0x8000_0000_0000,
+        (1 << 64) - 1,
+    ],
+)
 def test_no_entry_is_set_outside_the_user_half(entry: int) -> None:
     result = attack(f"mov rsi, {entry}\n exo set_upcall, 0, rsi, 0\n note rax\n {FAULT} exit 0")
     assert result.error(0) is Error.BAD_ARGUMENT
@@ -26,31 +37,62 @@ def test_an_entry_that_cannot_be_executed_ends_the_environment(entry: int) -> No
     assert result.cause in (Cause.UPCALL_STACK, Cause.UPCALL_ENTRY)
 
 
-@pytest.mark.parametrize(("base", "size"), [
-    (layout.EXPOSED, 4096), (layout.OWN_PAGE, 4096), (layout.PAGE_TABLES, 4096), (layout.SUPERVISOR, 4096), (0, 4096),
-    (layout.USER_END - 4096, 8192), (0x1000, layout.USER_END), (0x1000, (1 << 64) - 4096), (0x1000, 0), (0x1000, 8), (0x1008, 4096),
-    (0x8000_0000_0000, 4096), ((1 << 64) - 4096, 4096),
-])
+@pytest.mark.parametrize(
+    ("base", "size"),
+    [
+        (layout.EXPOSED, 4096),
+        (layout.OWN_PAGE, 4096),
+        (layout.PAGE_TABLES, 4096),
+        (layout.SUPERVISOR, 4096),
+        (0, 4096),
+        (layout.USER_END - 4096, 8192),
+        (0x1000, layout.USER_END),
+        (0x1000, (1 << 64) - 4096),
+        (0x1000, 0),
+        (0x1000, 8),
+        (0x1008, 4096),
+        (0x8000_0000_0000, 4096),
+        ((1 << 64) - 4096, 4096),
+    ],
+)
 def test_no_up_call_stack_is_set_outside_the_user_half(base: int, size: int) -> None:
     result = attack(f"mov rdi, {base}\n mov rsi, {size}\n exo set_upcall_stack, rdi, rsi, 0\n note rax\n exit 1")
     assert result.error(0) is Error.BAD_ARGUMENT
 
 
-@pytest.mark.parametrize("spoil", [
-    "exo remove_mapping, {UPCALL_STACK} + 4096, 0", "exo create_mapping, {UPCALL_STACK} + 4096, {data_frame}, 1, 0",
-    "exo set_upcall_stack, 0x10000000, 4096, 0", "exo set_upcall_stack, {CODE}, 4096, 0",
-])
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        "exo remove_mapping, {UPCALL_STACK} + 4096, 0",
+        "exo create_mapping, {UPCALL_STACK} + 4096, {data_frame}, 1, 0",
+        "exo set_upcall_stack, 0x10000000, 4096, 0",
+        "exo set_upcall_stack, {CODE}, 4096, 0",
+    ],
+)
 def test_an_up_call_stack_that_cannot_be_written_ends_the_environment(spoil: str) -> None:
     result = attack(f"exo set_upcall, 0, &handler, 0\n {spoil}\n {FAULT} exit 0\n handler: exit 0")
     assert result.cause is Cause.UPCALL_STACK
 
 
-@pytest.mark.parametrize("where", [layout.EXPOSED + 64, layout.OWN_PAGE + 4096, layout.FRAME_TABLE + 800, layout.PAGE_TABLES + 800,
-                                   layout.SUPERVISOR + 2048, 64, 0, (1 << 64) - 8, 0x9000_0000_0000])
+@pytest.mark.parametrize(
+    "where",
+    [
+        layout.EXPOSED + 64,
+        layout.OWN_PAGE + 4096,
+        layout.FRAME_TABLE + 800,
+        layout.PAGE_TABLES + 800,
+        layout.SUPERVISOR + 2048,
+        64,
+        0,
+        (1 << 64) - 8,
+        0x9000_0000_0000,
+    ],
+)
 def test_the_stack_pointer_does_not_steer_the_delivery(where: int) -> None:
     """The frame goes onto the registered stack unless rsp is already in it, whatever rsp is."""
     result = attack(
-        f"exo set_upcall, 0, &handler, 0\n mov rsp, {where}\n {FAULT} exit 0\n handler: note rsp\n mov rax, [rsp + 40]\n note rax\n exit 1"
+        f"exo set_upcall, 0, &handler, 0\n mov rsp, {where}\n {FAULT} exit 0\n handler: note rsp\n"
+        f" mov rax, [rsp + 40]\n note rax\n exit 1"
     )
     assert result.status == 1
     assert UPCALL_STACK < result.notes[0] < UPCALL_STACK + 8192
@@ -110,7 +152,8 @@ def test_a_flood_of_wakes_in_a_critical_section_is_one_event() -> None:
 def test_an_up_call_returns_to_ring_3_only_with_ring_3_selectors() -> None:
     """The frame on the stack is the guest's to change; the processor checks it again."""
     result = attack(
-        f"exo set_upcall, 0, &handler, 0\n {FAULT} note 1\n exit 0\n handler: pop rsi\n pop rdi\n mov qword ptr [rsp + 8], 0x10\n"
+        f"exo set_upcall, 0, &handler, 0\n {FAULT} note 1\n exit 0\n handler: pop rsi\n pop rdi\n"
+        f" mov qword ptr [rsp + 8], 0x10\n"
         "mov rax, {ACTIVE}\n mov qword ptr [rax], 0\n iretq\n"
     )
     assert result.cause in {Cause.NO_TRAP_HANDLER, Cause.UPCALL_STACK}

@@ -17,6 +17,7 @@ FIFO, second chance and Clock need nothing but the record.  The other two are ma
   ticks; the one in Python ticks by cycles, which no record has, so it is run here without a tick.
 """
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -100,9 +101,17 @@ def test_the_record_does_not_depend_on_the_pager(tmp_path: Path) -> None:
     assert len(records) == 1
 
 
+def test_a_line_of_the_record_is_another_page_or_the_first_write_to_it(tmp_path: Path) -> None:
+    recorded(tmp_path, PROGRAMS["quicksort"], "native+fifo", 20)
+    trace = read_trace(tmp_path / "references")
+    lines = list(zip(trace.pages, trace.writes, strict=True))
+    for (page, write), (next_page, next_write) in pairwise(lines):
+        assert page != next_page or (not write and next_write)
+
+
 def test_the_record_begins_with_the_hashes_of_the_images(tmp_path: Path) -> None:
     recorded(tmp_path, PROGRAMS["loop"], "native+fifo", 8)
     lines = (tmp_path / "references").read_text().splitlines()
     assert lines[0] == "# exo references 1"
     images = [line.split()[2] for line in lines if line.startswith("# image ")]
-    assert [name.partition("-")[0] for name in images] == ["libos.so", "pagewalk", "pager_fifo"]
+    assert [name.partition("-")[0] for name in images] == ["libos.so", "pager_fifo", "pagewalk"]

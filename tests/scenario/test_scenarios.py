@@ -136,6 +136,17 @@ def test_a_quota_bounds_what_an_environment_holds() -> None:
     assert result.frames_held <= 45
 
 
+@pytest.mark.parametrize(("heap", "pages"), [(1, 1), (4096, 1), (4097, 2), (1 << 20, 256)])
+def test_a_heap_is_the_pages_a_program_can_ask_for(tmp_path: Path, heap: int, pages: int) -> None:
+    (tmp_path / "mine.py").write_text(
+        '"""Asks for pages until there are none."""\n\n\nasync def main(exo, arguments):\n    count = 0\n'
+        "    while await exo.os_region(4096):\n        count += 1\n"
+        "    await exo.console_write(str(count).encode())\n"
+    )
+    program = ProgramSpec(str(tmp_path / "mine.py"), "python+fifo", heap=heap)
+    assert Scenario((program,)).run().programs[0].output == str(pages).encode()
+
+
 def test_the_console_hears_what_programs_and_their_children_say_under_their_title() -> None:
     heard: dict[str, bytes] = {}
 

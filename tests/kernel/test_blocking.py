@@ -1,0 +1,163 @@
+"""Blocking: what ends a wait, what it returns, and that nothing is missed between looking and blocking."""
+
+import pytest
+
+from exokernel.abi.errors import Error, Refused
+from exokernel.abi.flags import FOREVER, Event
+from exokernel.kernel.death import Cause
+from tests.machine_kit import exo, machine
+
+
+def native_waits(wait: str, after: int = 0, wakes: int = 1) -> list[int]:
+    """A guest that waits and notes what came and when; it is woken `wakes` times, `after` cycles from the start."""
+    notes: list[int] = []
+    with machine() as made:
+
+        async def init() -> None:
+            guest = await made.guest(f"{wait}\n note rax\n exo time\n note rax\n exit 1")
+            await exo.block(Event.TIME, 0, await exo.time() + after)
+            for _ in range(wakes):
+                if guest.number in made.kernel.environments:
+                    await exo.wake(guest.number)
+            await made.end_of(guest)
+            notes.extend(made.notes(guest, 2))
+
+        made.run(init)
+    return notes
+
+
+def test_a_wait_for_time_ends_at_that_cycle() -> None:
+    answer, now = native_waits("mov rdx, 500000\n exo block, {Event_TIME}, 0, rdx", wakes=0)
+    assert answer == 0
+    assert 500_000 <= now < 501_000
+
+
+def test_a_wait_for_time_that_has_passed_returns_at_once() -> None:
+    answer, now = native_waits("mov rdx, 5\n exo block, {Event_TIME}, 0, rdx", wakes=0)
+    assert answer == 0
+    assert now < 50_000
+
+
+def test_a_wait_to_be_woken_returns_the_counter() -> None:
+    answer, now = native_waits("exo block, {Event_WOKEN}, 0, {FOREVER}", after=300_000)
+    assert answer == 1
+    assert now >= 300_000
+
+
+def test_a_wake_before_the_block_is_not_lost() -> None:
+    answer, _ = native_waits(
+        "mov rcx, 400000\n w: dec rcx\n jnz w\n exo block, {Event_WOKEN}, 0, {FOREVER}", after=10_000, wakes=3
+    )
+    assert answer == 3
+
+
+def test_a_wait_ends_late_with_an_error() -> None:
+    answer, now = native_waits("mov rdx, 600000\n exo block, {Event_WOKEN}, 0, rdx", wakes=0)
+    assert answer == (1 << 64) - Error.TIMED_OUT
+    assert 600_000 <= now < 601_000
+
+
+def test_a_stale_deadline_does_not_end_the_next_wait() -> None:
+    answer, now = native_waits(
+        "mov rdx, 400000\n exo block, {Event_WOKEN}, 0, rdx\n mov rdx, 700000\n exo block, {Event_WOKEN}, 1, rdx",
+        after=100_000,
+    )
+    assert answer == (1 << 64) - Error.TIMED_OUT
+    assert now >= 700_000
+
+
+def test_a_disk_request_is_waited_for_once_and_gives_its_status() -> None:
+    with machine() as made:
+        seen: list[object] = []
+
+        async def init() -> None:
+            frame, sector = await exo.alloc_page(), await exo.alloc_sectors(8)
+            request = await exo.write_sectors(sector, 8, frame)
+            seen.append(await exo.block(Event.DISK, request))
+            with pytest.raises(Refused) as refused:
+                await exo.block(Event.DISK, request)
+            seen.append(refused.value.error)
+            early = await exo.read_sectors(sector, 8, frame)
+            await exo.block(Event.TIME, 0, await exo.time() + 1_000_000)
+            seen.append(await exo.block(Event.DISK, early))
+            flush = await exo.flush()
+            seen.append(await exo.block(Event.DISK, flush))
+
+        made.run(init)
+        assert seen == [0, Error.NO_SUCH_REQUEST, 0, 0]
+
+
+def test_a_flush_ends_after_every_write_before_it() -> None:
+    with machine() as made:
+        ends: list[int] = []
+
+        async def init() -> None:
+            frame, sector = await exo.alloc_page(), await exo.alloc_sectors(8)
+            await made.fill(frame, b"W" * 4096)
+            for _ in range(5):
+                await exo.write_sectors(sector, 8, frame)
+            await exo.block(Event.DISK, await exo.flush())
+            ends.append(int(made.disk.read(sector, 8) == b"W" * 4096))
+            ends.append(len(made.kernel.disk._queue))
+
+        made.run(init)
+        assert ends == [1, 0]
+
+
+def test_any_childs_end_is_counted() -> None:
+    with machine() as made:
+        counted: list[int] = []
+
+        async def init() -> None:
+            seen = 0
+            for _ in range(3):
+                await made.guest("exit 1")
+                seen = await exo.block(Event.CHILD, seen)
+                counted.append(seen)
+
+        made.run(init)
+        assert counted == [1, 2, 3]
+
+
+def test_two_contexts_of_one_environment_wait_for_different_things() -> None:
+    order: list[str] = []
+
+    class Library:
+        async def event(self, context: int, event: int, value: int, status: int) -> None:
+            order.append(Event(event).name)
+            await exo.block(Event.TIME, 0, await exo.time() + 100_000)
+            order.append("handler over")
+
+    with machine() as made:
+
+        async def program() -> None:
+            frame, sector = await exo.alloc_page(), await exo.alloc_sectors(8)
+            await exo.write_sectors(sector, 8, frame)
+            await exo.block(Event.WOKEN, 0, FOREVER)
+            order.append("program woken")
+            await exo.block(Event.TIME, 0, await exo.time() + 500_000)
+
+        async def init() -> None:
+            other = await exo.create_environment()
+            await exo.set_library(other, Library())
+            await exo.start_coroutine(other, program())
+            await exo.block(Event.TIME, 0, await exo.time() + 90_000)
+            await exo.wake(other)
+            await exo.block(Event.EXIT, other)
+
+        made.run(init)
+        assert order == ["DISK", "program woken", "handler over"]
+
+
+def test_who_waits_for_what_can_never_happen_is_ended_and_the_report_says_for_what() -> None:
+    with machine() as made:
+
+        async def init() -> None:
+            guest = await made.guest("exo block, {Event_WOKEN}, 0, {FOREVER}\n exit 0")
+            await exo.block(Event.EXIT, guest.number)
+
+        made.run(init)
+        first = made.kernel.deaths[0]
+        assert first.cause is Cause.DEADLOCK
+        assert "woken" in first.detail
+        assert len(made.kernel.deaths) == 1, "its parent was told, and went on"
