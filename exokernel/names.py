@@ -23,7 +23,5 @@ def size_in_bytes(text: str, what: str) -> int:
     """`64M`, `512K`, `1G` or a number of bytes.  Raises ValueError with a sentence."""
     digits, unit = text.rstrip("KMGkmg"), text[len(text.rstrip("KMGkmg")) :].upper()
     if not digits.isdecimal() or unit not in SIZES:
-        raise ValueError(
-            f"{text!r} is no size for the {what}; write a whole number with K, M or G behind it, such as 64M."
-        )
+        raise ValueError(f"{text!r} is no size for the {what}; write a whole number with K, M or G behind it, such as 64M.")
     return int(digits) * SIZES[unit]

@@ -61,14 +61,11 @@ class ProgramSpec:
         largest = max(self.frames, self.quota, self.guarantee)
         if largest > frames:
             raise ScenarioError(
-                f"{self.title} was given {largest} frames, but the machine has {frames}; "
-                "use fewer or a larger --memory."
+                f"{self.title} was given {largest} frames, but the machine has {frames}; use fewer or a larger --memory."
             )
         for text in (self.title, *self.arguments):
             if "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
-                raise ScenarioError(
-                    f"{text!r} cannot be handed to {self.title}; names and arguments are text in UTF-8."
-                )
+                raise ScenarioError(f"{text!r} cannot be handed to {self.title}; names and arguments are text in UTF-8.")
 
 
 @dataclass(frozen=True)
@@ -175,9 +172,7 @@ def parse_program(text: str) -> ProgramSpec:
         values[option.removeprefix("--")] = options.pop(0)
     for key in ("app", "arguments"):
         if key in values:
-            raise ScenarioError(
-                f"{where}: there is no option --{key}; write the program first and its arguments after --."
-            )
+            raise ScenarioError(f"{where}: there is no option --{key}; write the program first and its arguments after --.")
     return ProgramSpec(words[0], arguments=tuple(arguments), **_converted(PROGRAM_SETTINGS, values, where))
 
 

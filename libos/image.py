@@ -165,8 +165,14 @@ class _Parser:
         if entry and not any(s.va <= entry < s.va + s.size and s.rights & Rights.EXECUTE for s in self.segments):
             raise self.damaged(f"its entry {entry:#x} is not in executable memory")
         return Image(
-            self.name, sha256(self.data).hexdigest(), movable, entry, self._string_of(Tag.SONAME),
-            tuple(self._string(offset) for offset in self.needed), tuple(self.segments), tuple(self._relocations()),
+            self.name,
+            sha256(self.data).hexdigest(),
+            movable,
+            entry,
+            self._string_of(Tag.SONAME),
+            tuple(self._string(offset) for offset in self.needed),
+            tuple(self.segments),
+            tuple(self._relocations()),
             self._exports(),
         )
 
@@ -230,9 +236,7 @@ class _Parser:
         if size > LARGEST or va + size > USER_END or (not movable and va < USER_BEGIN):
             raise self.refuse(f"has a segment of {size} bytes at {va:#x}, outside the memory a program can have")
         if stored and va % PAGE_SIZE != offset % PAGE_SIZE:
-            raise self.refuse(
-                f"has a segment at {va:#x} that does not lie on pages", "link it with -z max-page-size=4096"
-            )
+            raise self.refuse(f"has a segment at {va:#x} that does not lie on pages", "link it with -z max-page-size=4096")
         rights = Rights.READ | (Rights.WRITE if flags & 2 else 0) | (Rights.EXECUTE if flags & 1 else 0)
         if rights & Rights.WRITE and rights & Rights.EXECUTE:
             raise self.refuse(
@@ -311,9 +315,7 @@ class _Parser:
                 remedy = "let it call functions instead of sharing variables"
             raise self.refuse(f"has a relocation {name}, which is not supported", remedy)
         if not any(s.writable and s.va <= row.offset and row.offset + 8 <= s.va + s.size for s in self.segments):
-            raise self.refuse(
-                f"has a relocation at {row.offset:#x}, outside its writable data", "compile it with -fPIC"
-            )
+            raise self.refuse(f"has a relocation at {row.offset:#x}, outside its writable data", "compile it with -fPIC")
         kind = RelocationType(row.type)
         if kind is RelocationType.RELATIVE:
             return Relocation(row.offset, kind, "", False, row.addend)

@@ -39,38 +39,51 @@ class Function:
 _ROWS: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
     ("os_exit", "_Noreturn void ", ("int status",), "End the program."),
     (
-        "os_write", "long ", ("const void *text", "size_t size"),
+        "os_write",
+        "long ",
+        ("const void *text", "size_t size"),
         "Write to the console; gives the bytes written.",
     ),
     ("os_time", "uint64_t ", (), "The virtual time in cycles."),
     ("os_yield", "void ", (), "Let others run."),
     (
-        "os_alloc", "void *", ("size_t size",),
+        "os_alloc",
+        "void *",
+        ("size_t size",),
         "Memory from the heap, 16-byte aligned; a null pointer when there is none.",
     ),
     ("os_free", "void ", ("void *memory",), "Give memory from os_alloc back."),
     (
-        "os_region", "void *", ("size_t size",),
-        "Zero-filled pages, brought in when first touched; a null pointer when the address space or the swap area is "
-        "full.",
+        "os_region",
+        "void *",
+        ("size_t size",),
+        "Zero-filled pages, brought in when first touched; a null pointer when the address space or the swap area is full.",
     ),
     (
-        "os_map_file", "const void *", ("const char *name", "size_t *size"),
+        "os_map_file",
+        "const void *",
+        ("const char *name", "size_t *size"),
         "A file given to the program, by name, as read-only pages loaded when first touched; a null pointer if there "
         "is none.",
     ),
     (
-        "os_advise", "int ", ("void *memory", "size_t size", "int advice"),
+        "os_advise",
+        "int ",
+        ("void *memory", "size_t size", "int advice"),
         "What the program knows of whole pages inside the range: OS_NEEDED, OS_DISCARD or OS_RECOMPUTABLE; 0, or -1 if "
         "the range is not the program's.",
     ),
     (
-        "os_fork", "long ", (),
+        "os_fork",
+        "long ",
+        (),
         "A second environment with a copy of this one, copied when written: 0 in the child, its number in the parent, "
         "-1 if there is no room.",
     ),
     (
-        "os_wait", "long ", ("long child",),
+        "os_wait",
+        "long ",
+        ("long child",),
         "Wait until a child has ended; gives its exit status, -1 if it is no child.",
     ),
 )

@@ -89,9 +89,7 @@ class Loader:
         entry = linked.address_of(NATIVE_ENTRY)
         if program.python_library is None and entry is None:
             given = program.libraries[SONAME].name if SONAME in program.libraries else "what was given"
-            raise LoadError(
-                f"{given} is no native library OS: it does not define {NATIVE_ENTRY}; name one that does."
-            )
+            raise LoadError(f"{given} is no native library OS: it does not define {NATIVE_ENTRY}; name one that does.")
         environment = 0
         try:
             environment = await self._make_environment(ANY if program.quota is None else program.quota)
@@ -116,9 +114,7 @@ class Loader:
             if soname in libraries:
                 continue
             if soname not in program.libraries:
-                raise LoadError(
-                    f"{user} needs the library {soname}, which was not given; name a library OS that has it."
-                )
+                raise LoadError(f"{user} needs the library {soname}, which was not given; name a library OS that has it.")
             image = libraries[soname] = await self._image(program.libraries[soname])
             if image.soname != soname:
                 raise LoadError(

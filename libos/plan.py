@@ -191,9 +191,7 @@ def plan(program: Program, linked: Linked) -> Plan:
     arguments, contents = _arguments((program.name, *program.arguments), stack_end)
     first_argument_page = arguments & -PAGE_SIZE
     if first_argument_page - stack < PAGE_SIZE:
-        raise LoadError(
-            f"The arguments of {program.name} take {len(contents)} bytes, more than its stack; shorten them."
-        )
+        raise LoadError(f"The arguments of {program.name} take {len(contents)} bytes, more than its stack; shorten them.")
     swapped = {va: page for va, page in linked.private.items() if not native or va < LIBRARY_BASE}
     _store(swapped, arguments, contents)
     heap = stack_end + PAGE_SIZE
@@ -207,9 +205,7 @@ def plan(program: Program, linked: Linked) -> Plan:
         regions.append(Region(START_BLOCK, 1, RegionKind.PRIVATE, DATA_RIGHTS))
         regions.append(Region(LIBRARY_STACK, LIBRARY_STACK_PAGES, RegionKind.PRIVATE, DATA_RIGHTS))
     if max(region.end for region in regions if region.va < LIBRARY_BASE) > LIBRARY_BASE:
-        raise LoadError(
-            f"{program.name} with its heap and files reaches beyond {LIBRARY_BASE:#x}; give it a smaller heap."
-        )
+        raise LoadError(f"{program.name} with its heap and files reaches beyond {LIBRARY_BASE:#x}; give it a smaller heap.")
     numbered, pages, swap_pages = _number(regions)
     if pages > PAGES_MAXIMUM:
         raise LoadError(
@@ -217,11 +213,20 @@ def plan(program: Program, linked: Linked) -> Plan:
             "track of; give it a smaller heap or fewer files."
         )
     start = StartBlock(
-        entry=linked.images[0].base + linked.images[0].image.entry, stack_top=arguments, arguments=arguments,
-        regions=numbered, frames=program.frames, seed=program.seed,
-        flags=StartFlag.REGISTER_BACKING if program.register_backing else StartFlag(0), pages=pages,
-        swap_pages=swap_pages, library_stack=LIBRARY_STACK, library_stack_size=LIBRARY_STACK_PAGES * PAGE_SIZE,
-        window=WINDOW, memory=MEMORY, memory_pages=MEMORY_PAGES,
+        entry=linked.images[0].base + linked.images[0].image.entry,
+        stack_top=arguments,
+        arguments=arguments,
+        regions=numbered,
+        frames=program.frames,
+        seed=program.seed,
+        flags=StartFlag.REGISTER_BACKING if program.register_backing else StartFlag(0),
+        pages=pages,
+        swap_pages=swap_pages,
+        library_stack=LIBRARY_STACK,
+        library_stack_size=LIBRARY_STACK_PAGES * PAGE_SIZE,
+        window=WINDOW,
+        memory=MEMORY,
+        memory_pages=MEMORY_PAGES,
         argument_values=(program.name, *program.arguments),
     )
     private = {va: page for va, page in linked.private.items() if native and va >= LIBRARY_BASE}
@@ -265,9 +270,7 @@ def _file_regions(program: Program, va: int) -> list[Region]:
     for file in program.files:
         pages = -(-file.size // PAGE_SIZE)
         rights = int(Rights.READ)
-        regions.append(
-            Region(va, pages, RegionKind.FILE, rights, sector=file.sector, size=file.size, name=file.name)
-        )
+        regions.append(Region(va, pages, RegionKind.FILE, rights, sector=file.sector, size=file.size, name=file.name))
         va += pages * PAGE_SIZE
     return regions
 

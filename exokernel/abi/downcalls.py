@@ -388,7 +388,16 @@ class Exo:
         handles, called `async def page_fault(context, va, access)` and so on."""
         ...
 
-    @downcall(0x38, "environments", "0", "CONTROL of `env`", Error.BAD_STATE, Error.BAD_ARGUMENT, Error.ONLY_PYTHON, *ON_ENVIRONMENT)
+    @downcall(
+        0x38,
+        "environments",
+        "0",
+        "CONTROL of `env`",
+        Error.BAD_STATE,
+        Error.BAD_ARGUMENT,
+        Error.ONLY_PYTHON,
+        *ON_ENVIRONMENT,
+    )
     async def start_coroutine(self, env: EnvironmentNumber, coroutine: Object) -> int:
         """Make context 0 of an environment runnable: Python code, an unstarted coroutine."""
         ...
@@ -431,9 +440,7 @@ class Exo:
         """Make a kept context runnable again."""
         ...
 
-    @downcall(
-        0x40, "capabilities", "0", "the capability in slot `source`", Error.BAD_ARGUMENT
-    )
+    @downcall(0x40, "capabilities", "0", "the capability in slot `source`", Error.BAD_ARGUMENT)
     async def forge_capability(self, source: Slot, component: Word, permissions: Bits, target: Slot) -> int:
         """Put a weaker capability into slot `target` of the key ring: the name in `source` with one more component (0 to
         65535) and no more than its permissions."""

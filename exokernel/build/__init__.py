@@ -24,6 +24,15 @@ from exokernel.build.guests import (
 )
 
 __all__ = [
-    "BuildError", "Compiler", "Source", "applications", "build_application", "build_everything", "build_native_base",
-    "build_pager", "build_stub", "find_compiler", "native_parts",
+    "BuildError",
+    "Compiler",
+    "Source",
+    "applications",
+    "build_application",
+    "build_everything",
+    "build_native_base",
+    "build_pager",
+    "build_stub",
+    "find_compiler",
+    "native_parts",
 ]

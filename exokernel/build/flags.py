@@ -8,7 +8,13 @@ the processor, and so use the general ones only.  Nothing of the place or the ti
 from typing import Final
 
 _CODE: Final = (
-    "-O2", "-std=c11", "-g0", "-Wall", "-ffreestanding", "-fno-stack-protector", "-fcf-protection=none",
+    "-O2",
+    "-std=c11",
+    "-g0",
+    "-Wall",
+    "-ffreestanding",
+    "-fno-stack-protector",
+    "-fcf-protection=none",
     "-fno-asynchronous-unwind-tables",
 )
 
@@ -18,8 +24,20 @@ STRICT: Final = ("-Wextra", "-Werror")
 ASSEMBLY: Final = ("-g0",)
 
 _LINK: Final = (
-    "-z", "now", "-z", "noexecstack", "-z", "separate-code", "-z", "norelro", "-z", "max-page-size=4096",
-    "-z", "common-page-size=4096", "--hash-style=sysv", "--build-id=none",
+    "-z",
+    "now",
+    "-z",
+    "noexecstack",
+    "-z",
+    "separate-code",
+    "-z",
+    "norelro",
+    "-z",
+    "max-page-size=4096",
+    "-z",
+    "common-page-size=4096",
+    "--hash-style=sysv",
+    "--build-id=none",
 )
 
 APPLICATION_BASE: Final = 0x40_0000

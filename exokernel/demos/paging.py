@@ -183,8 +183,7 @@ def show(seed: int, picture: Path, as_json: bool) -> None:
         for program in result.programs:
             table.add_row(*_row(way, program))
     console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = 160
+    console.width = max(console.width, 120)
     frames = MEMORY // 4096
     console.print(f"Three programs in {frames} frames, shares of {SHARE} pages where there are shares, seed {seed}.\n")
     console.print(table)

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from exokernel.abi.downcalls import TABLE
 from exokernel.abi.upcalls import UPCALLS
-from exokernel.results import Results
+from exokernel.results import ProgramResult, Results
 
 
 def _console() -> Console:
@@ -19,50 +19,39 @@ def _console() -> Console:
 
 
 def table(results: Results) -> None:
-    """A row for each environment: what it did and what it had."""
-    rows = Table(box=None, header_style="bold", pad_edge=False)
-    rows.add_column("program")
-    rows.add_column("library OS")
-    for heading in (
-        "exit",
-        "instructions",
-        "cycles",
-        "faults",
-        "evictions",
-        "swap in",
-        "swap out",
-        "taken",
-        "down-calls",
-        "up-calls",
-        "frames held",
-    ):
-        rows.add_column(heading, justify="right")
-    for one in results.programs:
-        numbers = (
-            one.exit_status,
-            one.instructions,
-            one.cycles,
-            one.faults,
-            one.evictions,
-            one.swap_in,
-            one.swap_out,
-            one.taken,
-            one.downcalls,
-            one.upcalls,
-            one.frames_held,
-        )
-        rows.add_row(one.name, one.library, *(f"{number:,}" for number in numbers))
+    """What each environment did and had: a row for each, or a column for each where the terminal is too narrow."""
+    headings = ["program", "library OS", "exit", "instructions", "cycles", "faults", "evictions", "swap in", "swap out"]
+    headings += ["taken", "down-calls", "up-calls", "frames held"]
+    rows = [headings, *(_cells(one) for one in results.programs)]
     console = _console()
+    if console.width < sum(max(len(row[i]) for row in rows) + 2 for i in range(len(headings))):
+        rows = [list(column) for column in zip(*rows, strict=True)]
+    shown = Table(box=None, header_style="bold", pad_edge=False)
+    for index, heading in enumerate(rows[0]):
+        text = index == 0 or heading == "library OS"
+        shown.add_column(heading, justify="left" if text else "right", overflow="fold")
+    for row in rows[1:]:
+        shown.add_row(*row)
     console.print()
-    console.print(rows)
+    console.print(shown)
     console.print(
-        f"{results.outcome}; {results.cycles:,} cycles in all, {results.memory_frames:,} frames of memory, "
-        f"global policy {results.global_policy}, seed {results.seed}"
+        f"{results.outcome}; virtual time {results.cycles:,} cycles, {results.memory_frames:,} frames of memory, "
+        f"global policy {results.global_policy}, seed {results.seed}",
+        soft_wrap=True,
     )
     if any(one.library.startswith("python") or ".py" in one.library for one in results.programs):
         console.print(
-            "A coroutine is charged a fixed cost for each resumption: do not compare its cycles with machine code's."
+            "A coroutine is charged a fixed cost for each resumption: do not compare its cycles with machine code's.",
+            soft_wrap=True,
         )
+
+
+def _cells(one: ProgramResult) -> list[str]:
+    numbers = (
+        one.exit_status, one.instructions, one.cycles, one.faults, one.evictions, one.swap_in, one.swap_out, one.taken,
+        one.downcalls, one.upcalls, one.frames_held,
+    )  # fmt: skip
+    return [one.name, one.library, *(f"{number:,}" for number in numbers)]
 
 
 def listing(groups: Mapping[str, Mapping[str, str]]) -> None:
