@@ -331,3 +331,21 @@ def test_frames_of_an_ended_environment_are_free_for_anybody() -> None:
         "exo alloc_page, {ANY}, 0\n exo create_mapping, {FREE}, rax, 3, 0\n exo create_environment, 20\n exit 1"
     )
     assert result.status == 1
+
+
+def test_who_lets_go_loses_its_own_mappings_even_if_it_controls_another_holder() -> None:
+    """Letting go means letting go: control of the other holder is a right to map the frame again, not to keep a mapping."""
+
+    async def play(made: Machine) -> None:
+        child, frame = await exo.create_environment(), await exo.alloc_page()
+        await exo.share_page(frame, child, Sharing.HOLD, 15)
+        await exo.create_mapping(PLACE, frame, READ_WRITE)
+        await exo.create_mapping(PLACE, frame, READ_WRITE, child)
+        await exo.dealloc_page(frame)
+        assert [who.number for who, _ in made.kernel.frames.used[frame].mappings] == [child]
+        assert await refused(exo.remove_mapping(PLACE)) is Error.NOT_MAPPED
+        await exo.create_mapping(PLACE, frame, READ_WRITE)
+        await exo.destroy(child)
+        assert await refused(exo.remove_mapping(PLACE)) is Error.NOT_MAPPED
+
+    played(play)
