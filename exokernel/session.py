@@ -33,6 +33,8 @@ from libos.loader import Loader
 from libos.plan import Program
 from libos.python_programs import Main, bring_in, program_from_file
 
+FRAMES_TO_BEGIN = 48
+"""More than a program needs before it has touched a page: page tables and its library's own pages."""
 CHUNK = 20_000_000
 """Cycles between looks at the progress line."""
 
@@ -179,15 +181,20 @@ class Session:
         )
 
     async def _init(self, programs: list[Program]) -> None:
-        """The first environment: loads every program, starts them together, waits for each."""
+        """The first environment: loads every program, starts them together if memory has room for all, else each when it
+        is loaded, since only programs that run give memory back; waits for each."""
         exo = Exo()
         try:
             init = Loader(exo)
+            room = self.memory.frames - self.kernel.frames.first
+            together = FRAMES_TO_BEGIN * len(programs) <= room
             for loaded, program in zip(self._programs, programs, strict=True):
                 if loaded.main is not None:
                     loaded.environment, loaded.coroutine = await bring_in(exo, loaded.main, program)
-                else:
+                elif together:
                     loaded.environment = await init.bring_in(program)
+                else:
+                    loaded.environment = await init.load(program)
                 spec = loaded.spec
                 if spec.guarantee:
                     await self._promise(exo, loaded)
@@ -203,7 +210,7 @@ class Session:
         for loaded in self._programs:
             if loaded.coroutine is not None:
                 await exo.start_coroutine(loaded.environment, loaded.coroutine)
-            else:
+            elif together:
                 await init.start(loaded.environment)
         for loaded in self._programs:
             await exo.block(Event.EXIT, loaded.environment)

@@ -86,7 +86,7 @@ def test_a_c_compiler_lays_out_the_pages_as_construct_does(tmp_path: Path) -> No
             f'_Static_assert(offsetof(struct {name}, {field.name}) == {pages.offset_of(structure, field.name)}, "");'
             for field in body.subcons
         ]
-    lines += [f"_Static_assert({-error} == EXO_{error.name}, \"\");" for error in Error]
+    lines += [f'_Static_assert({-error} == EXO_{error.name}, "");' for error in Error]
     source = tmp_path / "layout.c"
     source.write_text("\n".join([*lines, "int nothing;", ""]))
     command = ["cc", "-std=c11", "-Wall", "-Wextra", "-Werror", "-c", str(source), "-o", str(tmp_path / "layout.o")]

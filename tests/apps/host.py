@@ -14,7 +14,14 @@ from exokernel.build.guests import SUPPORT
 from libos import interface
 
 _FLAGS = (
-    "-O1", "-std=c11", "-fno-builtin", "-Wall", "-Wextra", "-Werror", "-fsanitize=undefined", "-fno-sanitize-recover",
+    "-O1",
+    "-std=c11",
+    "-fno-builtin",
+    "-Wall",
+    "-Wextra",
+    "-Werror",
+    "-fsanitize=undefined",
+    "-fno-sanitize-recover",
 )
 
 

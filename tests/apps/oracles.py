@@ -92,9 +92,7 @@ def hashjoin(argv: Sequence[str]) -> bytes:
         for key, other in _tuples(seed ^ WORD, probed, built)
         for payload in payloads.get(key, ())
     ]
-    return (
-        f"joined {built} tuples with {probed}: {len(pairs)} matches, checksum {sum(pairs) & WORD}\n".encode()
-    )
+    return f"joined {built} tuples with {probed}: {len(pairs)} matches, checksum {sum(pairs) & WORD}\n".encode()
 
 
 def _pages(pattern: str, pages: int, steps: int, seed: int, chance: Iterator[int]) -> Iterator[tuple[int, int]]:
@@ -154,8 +152,13 @@ def forkdemo(argv: Sequence[str]) -> bytes:
 
 
 PROGRAMS: dict[str, Callable[[Sequence[str]], bytes]] = {
-    "hello": hello, "wordfreq": wordfreq, "matmul": matmul, "quicksort": quicksort, "hashjoin": hashjoin,
-    "pagewalk": pagewalk, "forkdemo": forkdemo,
+    "hello": hello,
+    "wordfreq": wordfreq,
+    "matmul": matmul,
+    "quicksort": quicksort,
+    "hashjoin": hashjoin,
+    "pagewalk": pagewalk,
+    "forkdemo": forkdemo,
 }
 
 

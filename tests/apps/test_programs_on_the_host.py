@@ -15,10 +15,21 @@ from .oracles import PROGRAMS, expected_output
 RUNS = (
     "hello",
     "hello one two",
-    "matmul 1", "matmul 33 7", "matmul 64 --order ikj", "matmul 65 3 --order tiled", "matmul --order ijk 40 2",
-    "quicksort 0", "quicksort 1", "quicksort 2", "quicksort 17", "quicksort 1000 9",
+    "matmul 1",
+    "matmul 33 7",
+    "matmul 64 --order ikj",
+    "matmul 65 3 --order tiled",
+    "matmul --order ijk 40 2",
+    "quicksort 0",
+    "quicksort 1",
+    "quicksort 2",
+    "quicksort 17",
+    "quicksort 1000 9",
     "quicksort 30000 18446744073709551615",
-    "hashjoin 1 1", "hashjoin 1000 5000", "hashjoin 3000 20000 12", "hashjoin 7 3 0",
+    "hashjoin 1 1",
+    "hashjoin 1000 5000",
+    "hashjoin 3000 20000 12",
+    "hashjoin 7 3 0",
     "pagewalk --pattern sequential --pages 5 --steps 2000",
     "pagewalk --pattern loop --pages 33 --steps 1000 --write 100 --seed 5",
     "pagewalk --pattern zipf --pages 100 --steps 5000 --write 50",
@@ -26,7 +37,9 @@ RUNS = (
     "pagewalk --pattern random --pages 64 --steps 3000 --write 0",
     "pagewalk --pattern phased --pages 64 --steps 3000 --seed 0",
     "pagewalk --pattern phased --pages 1 --steps 1",
-    "forkdemo", "forkdemo 1 0", "forkdemo 5 6 42",
+    "forkdemo",
+    "forkdemo 1 0",
+    "forkdemo 5 6 42",
 )
 
 WRONG = {
@@ -75,9 +88,7 @@ def test_wrong_arguments_get_one_sentence_and_status_2(line: str) -> None:
     assert (result.stdout.decode(), result.returncode) == (WRONG[line] + "\n", 2)
 
 
-@pytest.mark.parametrize(
-    "line", ["quicksort 2305843009213693951", "pagewalk --pattern loop --steps 1 --pages 4294967296"]
-)
+@pytest.mark.parametrize("line", ["quicksort 2305843009213693951", "pagewalk --pattern loop --steps 1 --pages 4294967296"])
 def test_a_program_that_gets_no_memory_says_so_with_status_1(line: str) -> None:
     limited = ["sh", "-c", 'ulimit -v 4000000 && exec "$@"', "sh"]
     result = run_on_the_host(line.split(), under=limited)

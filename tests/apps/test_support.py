@@ -28,9 +28,7 @@ def support(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     flags = ["-O2", "-std=c11", "-ffreestanding", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror", *renamed]
     sources = [str(SUPPORT / "support.c"), str(Path(__file__).with_name("host_libos.c"))]
     library = directory / "support.so"
-    subprocess.run(
-        [compiler, *flags, "-I", str(directory), "-I", str(SUPPORT), *sources, "-o", str(library)], check=True
-    )
+    subprocess.run([compiler, *flags, "-I", str(directory), "-I", str(SUPPORT), *sources, "-o", str(library)], check=True)
     return ctypes.CDLL(str(library))
 
 

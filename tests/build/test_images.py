@@ -88,7 +88,7 @@ def test_the_base_is_made_of_everything_in_its_directory_but_the_parts(tmp_path:
     directory.mkdir()
     includes = '#include "libos.h"\n#include "pager.h"\n'
     (directory / "one.c").write_text(f"{includes}void os_yield(void) {{ pager_victim(); }}\n")
-    (directory / "two.S").write_text(".globl two\ntwo: ret\n.section .note.GNU-stack,\"\",@progbits\n")
+    (directory / "two.S").write_text('.globl two\ntwo: ret\n.section .note.GNU-stack,"",@progbits\n')
     (directory / "pager_three.c").write_text("void three(void) {}\n")
     shape = shape_of(build_native_base(directory))
     assert (shape.soname, shape.exports) == ("libos.so.1", {"os_yield", "two"})
@@ -113,9 +113,7 @@ def test_an_image_is_built_once_and_then_found_without_running_the_compiler(
     assert (build_application(source), compiler_runs()) == (image, runs)
 
 
-def test_a_changed_source_is_built_anew_and_the_old_one_found_again(
-    source: Path, compiler_runs: Callable[[], int]
-) -> None:
+def test_a_changed_source_is_built_anew_and_the_old_one_found_again(source: Path, compiler_runs: Callable[[], int]) -> None:
     old, text = build_application(source), source.read_text()
     source.write_text(text.replace("hello", "howdy"))
     new, runs = build_application(source), compiler_runs()
@@ -158,7 +156,7 @@ def test_a_changed_rule_or_flag_is_noticed(source: Path, monkeypatch: pytest.Mon
 def test_the_same_source_gives_the_same_bytes_in_any_place(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source.write_text('const char *where = __FILE__, *when = __DATE__ __TIME__;\nint main(void) { return *where; }\n')
+    source.write_text("const char *where = __FILE__, *when = __DATE__ __TIME__;\nint main(void) { return *where; }\n")
     elsewhere = tmp_path / "another place" / "mine.c"
     elsewhere.parent.mkdir()
     shutil.copy(source, elsewhere)
@@ -168,9 +166,7 @@ def test_the_same_source_gives_the_same_bytes_in_any_place(
     assert str(tmp_path).encode() not in first
 
 
-def test_a_build_that_is_broken_off_leaves_nothing(
-    source: Path, store: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_build_that_is_broken_off_leaves_nothing(source: Path, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     build_stub()
     before = sorted(store.rglob("*"))
 

@@ -69,9 +69,7 @@ class Workshop:
         self.directory = directory
         self.compiler = find_compiler()
 
-    def image(
-        self, name: str, text: str, *options: str, shared: bool = False, against: Sequence[Path] = ()
-    ) -> Path:
+    def image(self, name: str, text: str, *options: str, shared: bool = False, against: Sequence[Path] = ()) -> Path:
         source, unlinked, made = (self.directory / f"{name}{suffix}" for suffix in (".c", ".o", ""))
         source.write_text(text)
         try:
@@ -200,9 +198,7 @@ def test_a_compiler_that_makes_something_else_is_passed_over(
         find_compiler()
 
 
-def test_a_compiler_named_in_cc_comes_first_and_may_have_arguments(
-    source: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_compiler_named_in_cc_comes_first_and_may_have_arguments(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CC", "cc -DNAMED='two words'")
     assert find_compiler().compile[1:] == ("-DNAMED=two words",)
     source.write_text("#ifndef NAMED\n#error\n#endif\nint main(void) { return 0; }\n")
@@ -215,9 +211,7 @@ def test_an_open_quote_in_cc_is_one_sentence(monkeypatch: pytest.MonkeyPatch) ->
         find_compiler()
 
 
-def test_a_store_that_cannot_be_written_is_named(
-    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_store_that_cannot_be_written_is_named(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("EXOKERNEL_CACHE", str(tmp_path / "file" / "store"))
     with pytest.raises(BuildError, match=r"cannot be kept in .*/file/store .*: set EXOKERNEL_CACHE to"):

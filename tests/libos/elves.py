@@ -44,12 +44,23 @@ class Elf:
             stored = len(segment.contents) if segment.stored is None else segment.stored
             size = max(len(segment.contents), 1) if segment.size is None else segment.size
             headers += struct.pack(
-                "<IIQQQQQQ", segment.kind, segment.flags, offset if segment.offset is None else segment.offset,
-                segment.va & (1 << 64) - 1, 0, stored, size, 0x1000,
+                "<IIQQQQQQ",
+                segment.kind,
+                segment.flags,
+                offset if segment.offset is None else segment.offset,
+                segment.va & (1 << 64) - 1,
+                0,
+                stored,
+                size,
+                0x1000,
             )
         count = len(self.segments) if self.count is None else self.count
-        header = b"\x7fELF" + self.kind.ljust(12, b"\0") + struct.pack(
-            "<HHIQQQIHHHHHH", self.type, self.machine, 1, self.entry, 64, 0, 0, 64, self.header_size, count, 0, 0, 0
+        header = (
+            b"\x7fELF"
+            + self.kind.ljust(12, b"\0")
+            + struct.pack(
+                "<HHIQQQIHHHHHH", self.type, self.machine, 1, self.entry, 64, 0, 0, 64, self.header_size, count, 0, 0, 0
+            )
         )
         return (header + headers).ljust(start, b"\0") + body
 

@@ -64,7 +64,9 @@ class Machine:
 
         ready = [
             replace(
-                p, image=attach(p.image), libraries={name: attach(path) for name, path in p.libraries.items()},
+                p,
+                image=attach(p.image),
+                libraries={name: attach(path) for name, path in p.libraries.items()},
                 files=tuple(attach(path) for path in p.files),
             )
             for p in programs
@@ -101,12 +103,17 @@ class Machine:
         assert outcome is Outcome.ALL_ENDED, (outcome, kernel.deaths, kernel.environments)
         self.children = {
             number: kernel.console.written.get(number, bytearray()).decode()
-            for number in kernel.ended if number not in numbers and number != first.number
+            for number in kernel.ended
+            if number not in numbers and number != first.number
         }
         return [
             Ended(
-                status, kernel.console.written.get(number, bytearray()).decode(), own[number].evictions,
-                own[number].swap_in, own[number].swap_out, kernel.ended[number].accounts,
+                status,
+                kernel.console.written.get(number, bytearray()).decode(),
+                own[number].evictions,
+                own[number].swap_in,
+                own[number].swap_out,
+                kernel.ended[number].accounts,
             )
             for number, status in zip(numbers, statuses, strict=True)
         ]

@@ -39,9 +39,7 @@ CASES: tuple[tuple[object, ...], ...] = (
 )
 
 
-def run(
-    case: tuple[object, ...], pager: str | Path = "fifo", machine: Machine | None = None, **options: Any
-) -> Ended:
+def run(case: tuple[object, ...], pager: str | Path = "fifo", machine: Machine | None = None, **options: Any) -> Ended:
     """Run one program to its end; it must print what it should."""
     machine = machine or Machine()
     (ended,) = machine.run([native(str(case[0]), *case[1:], pager=pager, **options)])
@@ -151,7 +149,7 @@ FAULTS = {
     "data as code": ("static char code[8]; code[0] = 0; ((void (*)(void))(void *)code)();", " (execute), rip 0x"),
     "beyond the heap": ("char *p = os_region(4096); p[4096] = 1;", " (write), rip 0x"),
     "a file before it is mapped": ("return *(volatile char *)((char *)os_region(4096) + (1025 << 12));", " (read)"),
-    "a mapped file": ('*(char *)os_map_file(argv[1], 0) = 1;', " (write), rip 0x"),
+    "a mapped file": ("*(char *)os_map_file(argv[1], 0) = 1;", " (write), rip 0x"),
 }
 
 
@@ -162,7 +160,11 @@ def test_touching_what_is_not_the_program_s_ends_it_with_a_sentence(case: str, t
     file = tmp_path / "file"
     file.write_bytes(b"x" * 5000)
     body_program = Program(
-        program.name, program.image, program.libraries, ("file",), (file,)  # type: ignore[arg-type]
+        program.name,
+        program.image,
+        program.libraries,
+        ("file",),
+        (file,),  # type: ignore[arg-type]
     )
     (ended,) = Machine().run([body_program])
     assert ended.status == 139
@@ -270,7 +272,9 @@ def test_a_mapped_file_has_its_bytes_and_zeros_behind_them(size: int, tmp_path: 
         for (size_t i = size; i & 4095; i++) if (file[i]) return 3;
         print_number(size);
         """,
-        "words", files=(file,), frames=10,
+        "words",
+        files=(file,),
+        frames=10,
     )
     (ended,) = Machine().run([program])
     assert (ended.status, ended.output) == (0, str(size))
@@ -307,9 +311,7 @@ MIX = (
 
 def run_mix(machine: Machine, **options: Any) -> list[Ended]:
     """Five programs at once, each with another pager; each must print what it should."""
-    programs = [
-        native(str(case[0]), *case[1:], pager=PAGERS[i % len(PAGERS)], **options) for i, case in enumerate(MIX)
-    ]
+    programs = [native(str(case[0]), *case[1:], pager=PAGERS[i % len(PAGERS)], **options) for i, case in enumerate(MIX)]
     ends = machine.run(programs)
     assert not machine.deaths, machine.deaths
     for case, ended in zip(MIX, ends, strict=True):

@@ -21,7 +21,10 @@ def test_every_field_lies_in_c_where_it_lies_in_python() -> None:
             claims.append(f'_Static_assert(sizeof(((struct {name} *)0)->{part.name}) == {size}, "{part.name}");')
     checked = subprocess.run(
         [compiler(), "-std=c11", "-fsyntax-only", "-I", str(include()), "-x", "c", "-"],
-        input="\n".join(claims), text=True, capture_output=True, check=False,
+        input="\n".join(claims),
+        text=True,
+        capture_output=True,
+        check=False,
     )
     assert checked.returncode == 0, checked.stderr
 
@@ -33,8 +36,13 @@ def test_the_header_can_be_read_by_the_assembler() -> None:
 
 
 regions = st.builds(
-    Region, va=st.integers(1, 1 << 40), pages=st.integers(1, 1 << 20), kind=st.sampled_from(RegionKind),
-    rights=st.integers(0, 7), first_page=st.integers(0, 1 << 20), size=st.integers(0, 1 << 40),
+    Region,
+    va=st.integers(1, 1 << 40),
+    pages=st.integers(1, 1 << 20),
+    kind=st.sampled_from(RegionKind),
+    rights=st.integers(0, 7),
+    first_page=st.integers(0, 1 << 20),
+    size=st.integers(0, 1 << 40),
     name=st.text(st.characters(codec="utf-8", exclude_characters="\0", exclude_categories=["Cs"]), max_size=20),
 )
 

@@ -548,9 +548,7 @@ place = st.sampled_from(
 instruction = st.one_of(
     st.builds("mov {}, {}".format, register, register),
     st.builds("mov {}, {}".format, register, small),
-    st.builds(
-        "{} {}, {}".format, st.sampled_from(["add", "sub", "xor", "cmp", "adc", "imul", "test"]), register, register
-    ),
+    st.builds("{} {}, {}".format, st.sampled_from(["add", "sub", "xor", "cmp", "adc", "imul", "test"]), register, register),
     st.builds("mov {}, qword ptr {}".format, register, place),
     st.builds("{} qword ptr {}, {}".format, st.sampled_from(["mov", "add", "xchg", "lock xadd"]), place, register),
     st.builds("{} byte ptr {}".format, st.sampled_from(["setz", "setl", "seta", "inc", "neg"]), place),
@@ -560,9 +558,7 @@ instruction = st.one_of(
     st.builds(
         "mov ecx, {}; {}".format,
         small,
-        st.sampled_from(
-            ["rep movsb", "rep stosq", "repe cmpsb", "repne cmpsb", "repne scasb", "repe scasb", "rep lodsb"]
-        ),
+        st.sampled_from(["rep movsb", "rep stosq", "repe cmpsb", "repne cmpsb", "repne scasb", "repe scasb", "rep lodsb"]),
     ),
     st.builds("mov edi, {}".format, st.sampled_from([DATA, DATA + PAGE_SIZE - 5, STACK - 9, READ_ONLY, HOLE - 3])),
     st.builds("mov esi, {}".format, st.sampled_from([DATA, DATA + PAGE_SIZE - 5, STACK - 9, READ_ONLY, HOLE - 3])),

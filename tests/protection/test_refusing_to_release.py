@@ -4,6 +4,7 @@ import pytest
 
 from exokernel.abi.errors import Error, Refused
 from exokernel.abi.flags import ANY, Event
+from exokernel.kernel.exposed import CRITICAL
 from tests.kernel.audit import audit
 from tests.machine_kit import Guest, Machine, exo, machine
 
@@ -79,15 +80,20 @@ def hunger(refusal: str, wanted: int = 24, **options: object) -> tuple[int, Mach
         async def init() -> None:
             eater = await exo.create_environment()
             await exo.start_coroutine(eater, hungry())
-            partner = await made.guest("again: exo yield, 0\n jmp again")
+            partner = await made.guest(
+                "exo set_upcall, {Upcall_PLEASE_RELEASE_PAGE}, &handler, 0\n again: exo yield, 0\n jmp again" + RETURN
+            )
             hog = await made.guest(refusal, start=False, partner=partner.number)
             await exo.give_capability(hog.number, 0, 15, 1)
+            for guest in (hog, partner):
+                for frame in guest.frames.values():
+                    await exo.reserve_page(frame, 1, guest.number)
             await exo.start(hog.number, 0x40_0000, 0x70_1000, 0)
             while not made.words(hog.notes)[1]:
                 await exo.yield_()
             await exo.wake(eater)
             await exo.block(Event.EXIT, eater)
-            audit(made.kernel)
+            audit(made.kernel, own_pages=False)
             for guest in (hog, partner):
                 if guest.number in made.kernel.environments:
                     await exo.destroy(guest.number)
@@ -237,7 +243,7 @@ def test_a_reserved_frame_is_never_taken_and_no_more_than_64_are_reserved() -> N
 
 
 def test_a_request_for_very_many_frames_is_carried_out() -> None:
-    with machine(frames=4096) as made:
+    with machine(frames=4096, release_deadline=1) as made:
 
         async def idle() -> None:
             await exo.block(Event.WOKEN, 0)
@@ -251,5 +257,31 @@ def test_a_request_for_very_many_frames_is_carried_out() -> None:
             made.kernel.revocation.ask(environment, 2900, None)
             assert len(environment.held) == 100
             await exo.destroy(owner)
+
+        made.run(init, 400 * HARD_LIMIT)
+
+
+def test_a_frame_taken_in_the_middle_of_a_call_that_names_it_is_not_mapped() -> None:
+    """The call's own price may use up the deadline; what is checked after that must be the frame as it is then."""
+    with machine(release_deadline=1_000_000) as made:
+
+        async def init() -> None:
+            for remaining in range(200, 400, 5):
+                guest = await made.guest(
+                    "exo set_upcall, {Upcall_PLEASE_RELEASE_PAGE}, &handler, 0\n exo alloc_page, {ANY}, 0\n mov r12, rax\n"
+                    "note rax\n exo block, {Event_WOKEN}, 0, {FOREVER}\n exo create_mapping, {FREE}, r12, 3, 0\n note rax\n"
+                    " exo block, {Event_WOKEN}, 1, {FOREVER}\n handler: jmp handler"
+                )
+                await exo.block(Event.TIME, 0, await exo.time() + 10_000)
+                environment = made.kernel.environments[guest.number]
+                frame = made.notes(guest, 1)[0]
+                made.kernel.exposed.set_own_word(environment, CRITICAL, 1)
+                made.kernel.revocation.ask(environment, 1, frame)
+                environment.request.remaining = remaining
+                await exo.wake(guest.number)
+                await exo.block(Event.TIME, 0, await exo.time() + 10_000)
+                audit(made.kernel)
+                await exo.destroy(guest.number)
+                await exo.dealloc_page(guest.notes)
 
         made.run(init, 400 * HARD_LIMIT)
