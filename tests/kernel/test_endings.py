@@ -203,3 +203,16 @@ def test_a_co_held_frame_outlives_one_of_its_holders() -> None:
 
     with machine() as made:
         made.run(lambda: play(made))
+
+
+def test_no_loan_is_left_of_a_borrower_that_has_ended() -> None:
+    async def play(made: Machine) -> None:
+        borrower, frame, sector = await exo.create_environment(), await exo.alloc_page(), await exo.alloc_sectors(8)
+        await exo.share_page(frame, borrower, Sharing.LOAN, 3)
+        await exo.share_sectors(sector, borrower, Sharing.LOAN, 3)
+        await exo.destroy(borrower)
+        assert not made.kernel.frames.used[frame].loans
+        assert not made.kernel.disk.extent(sector).loans
+
+    with machine() as made:
+        made.run(lambda: play(made))

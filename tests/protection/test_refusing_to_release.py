@@ -9,8 +9,10 @@ from tests.kernel.audit import audit
 from tests.machine_kit import Guest, Machine, exo, machine
 
 HARD_LIMIT = 2_000_000
-GRAB = """
-exo set_upcall, {Upcall_PLEASE_RELEASE_PAGE}, &handler, 0
+ASKED = "exo set_upcall, {Upcall_PLEASE_RELEASE_PAGE}, &handler, 0\n"
+GRAB = (
+    ASKED
+    + """
 grab: exo alloc_page, {ANY}, 0
 mov rbx, rax
 test rax, rax
@@ -20,6 +22,7 @@ jmp grab
 grabbed: mov rax, 1
 mov [{NOTES} + 8], rax
 """
+)
 RETURN = (
     "\nhandler: lock inc qword ptr [r15]\n mov rax, {ACTIVE}\n mov qword ptr [rax], 0\n pop rdx\n pop rsi\n pop rdi\n iretq"
 )
@@ -194,14 +197,14 @@ def test_asking_for_very_frames_does_not_shield_a_partner_from_the_policy() -> N
         async def init() -> None:
             eater = await exo.create_environment()
             await exo.start_coroutine(eater, hungry())
-            hog: Guest = await made.guest(REFUSALS["a handler that loops"], start=False)
+            hog: Guest = await made.guest(REFUSALS["a handler that loops"].replace(GRAB, ASKED), start=False)
             shield = await made.guest(
                 f"again: exo alloc_page, {hog.frames[0x50_0000]}, 0\n mov rcx, 50\n w: dec rcx\n jnz w\n jmp again",
                 start=False,
             )
             await exo.start(hog.number, 0x40_0000, 0x70_1000, 0)
-            while not made.words(hog.notes)[1]:
-                await exo.yield_()
+            for _ in range(len(made.kernel.frames.free)):
+                await exo.alloc_page(ANY, hog.number)
             await exo.start(shield.number, 0x40_0000, 0x70_1000, 0)
             await exo.block(Event.TIME, 0, await exo.time() + 100_000)
             await exo.wake(eater)

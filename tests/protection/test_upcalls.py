@@ -101,10 +101,13 @@ def test_the_stack_pointer_does_not_steer_the_delivery(where: int) -> None:
 
 @pytest.mark.parametrize("offset", [1, 8, 64, 127, 128, 129, 184, 185, 192, 200])
 def test_a_stack_almost_used_up_is_never_overrun_downwards(offset: int) -> None:
+    """The page below the stack is mapped and writable, and is still none of the kernel's business."""
     result = attack(
-        f"exo set_upcall, 0, &handler, 0\n mov rsp, {UPCALL_STACK + offset}\n {FAULT} exit 0\n handler: note rsp\n exit 1"
+        f"exo create_mapping, {UPCALL_STACK - 4096}, {{data_frame}}, 3, 0\n exo set_upcall, 0, &handler, 0\n"
+        f"mov rsp, {UPCALL_STACK + offset}\n {FAULT} exit 0\n handler: note rsp\n exit 1"
     )
     assert result.cause is Cause.UPCALL_STACK or result.notes[0] >= UPCALL_STACK
+    assert not any(result.machine.words(result.guest.frames[0x50_0000]))
 
 
 def test_a_handler_that_faults_for_ever_ends() -> None:
@@ -131,7 +134,8 @@ def test_a_flood_of_wakes_in_a_critical_section_is_one_event() -> None:
         xor r12, r12
         mov qword ptr [rbx], 0
         mov r13, 3000
-        rest: dec r13
+        rest: exo null
+        dec r13
         jnz rest
         exo yield, 0
         note r12

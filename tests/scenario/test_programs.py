@@ -170,7 +170,7 @@ def test_the_smallest_and_a_large_memory_run_the_same_program(memory: int, text:
     assert run(argv[0], argv[1:], "native+clock", memory=memory).programs[0].output == expected_output(argv)
 
 
-@pytest.mark.parametrize("memory", [2 << 20, 16 << 20])
+@pytest.mark.parametrize("memory", [1 << 20, 16 << 20])
 def test_ten_programs_run_side_by_side(memory: int, text: Path) -> None:
     chosen = [commands(text)[place] for place in (0, 1, 3, 4, 5)] * 2
     libraries = [LIBRARIES[place] for place in (0, 1, 2, 4, 6)] * 2
