@@ -16,6 +16,8 @@ from typing import BinaryIO
 from exokernel.abi.layout import SECTOR_SIZE
 from exokernel.machine.costs import DISK_LATENCY, DISK_SECTOR
 
+_ZEROS = bytes(1 << 20)
+
 
 class DiskError(Exception):
     """The disk image or an attachment cannot be used; the message says which file, why, and what to do."""
@@ -101,7 +103,9 @@ class Disk:
     def erase(self, sector: int, count: int) -> None:
         """Fill sectors of the medium with zeros; attachments stay as they are."""
         if sector < self.sectors:
-            self._medium[sector * SECTOR_SIZE : (sector + count) * SECTOR_SIZE] = bytes(count * SECTOR_SIZE)
+            for start in range(sector * SECTOR_SIZE, (sector + count) * SECTOR_SIZE, len(_ZEROS)):
+                size = min(len(_ZEROS), (sector + count) * SECTOR_SIZE - start)
+                self._medium[start : start + size] = _ZEROS[:size]
 
     def service_cycles(self, count: int) -> int:
         """How long a request for `count` sectors takes once it is its turn."""

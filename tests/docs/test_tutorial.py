@@ -14,11 +14,13 @@ from exokernel.build.compiler import find_compiler
 from tests.docs.blocks import ROOT, Shell, agree, blocks, commands, same_compiler
 
 TUTORIAL = ROOT / "docs" / "tutorial.md"
+RUN = [TUTORIAL, ROOT / "docs" / "scenarios.md"]
 
 
 @pytest.mark.skipif("EXO_UPDATE_DOCS" in os.environ, reason="the document is being written")
-def test_every_command_of_the_tutorial_prints_what_the_tutorial_says(tmp_path: Path) -> None:
-    document = TUTORIAL.read_text(encoding="utf-8")
+@pytest.mark.parametrize("file", RUN, ids=lambda file: file.stem)
+def test_every_command_of_a_document_prints_what_the_document_says(file: Path, tmp_path: Path) -> None:
+    document = file.read_text(encoding="utf-8")
     exactly = same_compiler(document)
     shell = Shell(tmp_path)
     wrong = []
@@ -29,14 +31,15 @@ def test_every_command_of_the_tutorial_prints_what_the_tutorial_says(tmp_path: P
             for command in commands(block):
                 printed = shell.run(command.text)
                 if not agree(command.expected, printed, exactly):
-                    wrong.append("\n".join([f"$ {command.text}", *printed, "but the tutorial says", *command.expected]))
+                    wrong.append("\n".join([f"$ {command.text}", *printed, "but the document says", *command.expected]))
     assert not wrong, "\n\n".join([*wrong, "EXO_UPDATE_DOCS=1 pytest tests/docs writes what is printed into it"])
 
 
 @pytest.mark.skipif("EXO_UPDATE_DOCS" not in os.environ, reason="writes the document")
-def test_the_tutorial_is_brought_up_to_date(tmp_path: Path) -> None:
+@pytest.mark.parametrize("file", RUN, ids=lambda file: file.stem)
+def test_a_document_is_brought_up_to_date(file: Path, tmp_path: Path) -> None:
     identity = " ".join(find_compiler().identity.split(" ")[:-1])
-    document = re.sub(r"<!-- compiler: .*? -->", f"<!-- compiler: {identity} -->", TUTORIAL.read_text(encoding="utf-8"))
+    document = re.sub(r"<!-- compiler: .*? -->", f"<!-- compiler: {identity} -->", file.read_text(encoding="utf-8"))
     shell, lines, shift = Shell(tmp_path), document.split("\n"), 0
     for block in blocks(document):
         if block.title:
@@ -48,7 +51,7 @@ def test_the_tutorial_is_brought_up_to_date(tmp_path: Path) -> None:
                 contents += [*command.written, *(command.expected if "..." in command.expected else printed)]
             lines[block.first + shift : block.past + shift] = contents
             shift += len(contents) - (block.past - block.first)
-    TUTORIAL.write_text("\n".join(lines), encoding="utf-8")
+    file.write_text("\n".join(lines), encoding="utf-8")
 
 
 def test_the_pager_of_the_tutorial_has_at_most_twenty_lines() -> None:
