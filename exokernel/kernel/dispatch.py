@@ -138,8 +138,12 @@ def native(kernel: Kernel, environment: Environment, context: Context, machine: 
     """A `syscall` whose number is in the kernel's range."""
     words = machine.words
     call = CALLS.get(words[RAX])
-    environment.accounts.downcalls += 1
-    kernel.charge(environment, KERNEL_CROSSING)
+    accounts = environment.accounts
+    accounts.downcalls += 1
+    accounts.kernel_cycles += KERNEL_CROSSING
+    kernel.clock.now += KERNEL_CROSSING
+    if environment.request is not None:
+        kernel.revocation.ran(environment, KERNEL_CROSSING)
     if environment.state is not State.ALIVE:
         return
     result: Any

@@ -29,6 +29,8 @@ RIP, RSP, RFLAGS = int(Register.RIP), int(Register.RSP), int(Register.RFLAGS)
 ARGUMENT_REGISTERS = (int(Register.RDI), int(Register.RSI), int(Register.RDX))
 CLEAN_FLAGS = 0x202
 FRAME_WORDS = 5
+SAVED = [ARGUMENT_REGISTERS[:arguments][::-1] for arguments in range(len(ARGUMENT_REGISTERS) + 1)]
+"""The registers that a delivery overwrites, by the number of arguments, in the order in which they are stored."""
 FRAMES = [struct.Struct(f"<{arguments + FRAME_WORDS}Q") for arguments in range(len(ARGUMENT_REGISTERS) + 1)]
 """What lies on the up-call stack, by the number of arguments."""
 SYSCALL_LENGTH = 2
@@ -134,7 +136,7 @@ class UpcallDelivery:
             top = old - RED_ZONE
         top &= ~15
         count = len(arguments)
-        saved = [words[register] for register in ARGUMENT_REGISTERS[:count]][::-1]
+        saved = [words[register] for register in SAVED[count]]
         frame = FRAMES[count].pack(*saved, words[RIP], USER_CODE, words[RFLAGS], old, USER_STACK)
         bottom = top - len(frame)
         try:
@@ -150,8 +152,10 @@ class UpcallDelivery:
         words[RSP] = bottom
         words[RIP] = environment.entries[upcall]
         words[RFLAGS] = CLEAN_FLAGS
-        for register, value in zip(ARGUMENT_REGISTERS, arguments, strict=False):
-            words[register] = value & 0xFFFF_FFFF_FFFF_FFFF
+        place = 0
+        for value in arguments:
+            words[ARGUMENT_REGISTERS[place]] = value & 0xFFFF_FFFF_FFFF_FFFF
+            place += 1
         kernel.memory.words[(environment.own >> 3) + exposed.ACTIVE] |= 1 << upcall
         environment.accounts.upcalls += 1
         kernel.charge(environment, UPCALL_WORD * (count + FRAME_WORDS))
