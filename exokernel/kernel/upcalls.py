@@ -152,10 +152,8 @@ class UpcallDelivery:
         words[RSP] = bottom
         words[RIP] = environment.entries[upcall]
         words[RFLAGS] = CLEAN_FLAGS
-        place = 0
-        for value in arguments:
+        for place, value in enumerate(arguments):
             words[ARGUMENT_REGISTERS[place]] = value & 0xFFFF_FFFF_FFFF_FFFF
-            place += 1
         kernel.memory.words[(environment.own >> 3) + exposed.ACTIVE] |= 1 << upcall
         environment.accounts.upcalls += 1
         kernel.charge(environment, UPCALL_WORD * (count + FRAME_WORDS))
