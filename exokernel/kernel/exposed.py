@@ -156,6 +156,11 @@ class ExposedPages:
         words[row + 3] = environment.accounts.cycles
         self.charged(environment)
 
+    def ran(self, environment: Environment) -> None:
+        """An environment has had a slice."""
+        row = self._environments + ((environment.number & (MAXIMUM_ENVIRONMENTS - 1)) * ROW >> 3)
+        self._words[row + 3] = environment.accounts.cycles
+
     def living(self, count: int) -> None:
         """How many environments there are."""
         self._words[self.machine + ENVIRONMENTS] = count

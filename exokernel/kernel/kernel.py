@@ -202,6 +202,7 @@ class Kernel(Lifecycle):
                 self.answer(environment, context, machine, trap)
         if environment.state is State.ALIVE:
             frames.promise_over(environment)
+            self.exposed.ran(environment)
             if preempted:
                 self.charge(environment, costs.FULL_STATE_WORDS * costs.SAVE_REGISTER)
             self.consider(environment)

@@ -10,6 +10,8 @@ from hypothesis import given
 from exokernel.abi.downcalls import BY_NAME, TABLE, DownCall, Kind
 from exokernel.abi.errors import Error, Refused
 from exokernel.abi.flags import ANY, Event, Sharing, Subject
+from exokernel.abi.layout import ENVIRONMENT_TABLE, MAXIMUM_ENVIRONMENTS
+from exokernel.abi.pages import EnvironmentRow
 from exokernel.abi.traps import DownCallTrap, trap
 from exokernel.kernel import calls_memory, dispatch
 from tests.kernel.audit import audit
@@ -333,3 +335,22 @@ WITHOUT_A_RECIPE = {(name, Error.ONLY_PYTHON) for name in ("set_library", "start
 def test_every_documented_error_has_a_recipe() -> None:
     assert set(ROWS) - set(RECIPES) - WITHOUT_A_RECIPE == set()
     assert set(RECIPES) <= set(ROWS)
+
+
+def test_the_environment_table_shows_the_cycles_of_every_slice_that_has_ended() -> None:
+    async def play(made: Machine) -> None:
+        other = await exo.create_environment()
+
+        async def busy() -> None:
+            await exo.charge(12_345)
+            await exo.block(Event.WOKEN, 0)
+
+        await exo.start_coroutine(other, busy())
+        await exo.block(Event.TIME, 0, await exo.time() + 1_000_000)
+        row = await exo.read(ENVIRONMENT_TABLE + other % MAXIMUM_ENVIRONMENTS * EnvironmentRow.sizeof(), 32)
+        shown = EnvironmentRow.parse(row).cycles
+        assert shown == made.kernel.environments[other].accounts.cycles >= 12_345
+        await exo.destroy(other)
+
+    with machine() as made:
+        made.run(lambda: play(made))
