@@ -1,5 +1,6 @@
 """One run of a scenario: the machine is put together, `init` loads the programs, and all is watched to the end."""
 
+import gc
 import os
 import signal
 from collections.abc import Callable, Coroutine
@@ -35,6 +36,8 @@ from libos.python_programs import Main, bring_in, program_from_file
 
 FRAMES_TO_BEGIN = 48
 """More than a program needs before it has touched a page: page tables and its library's own pages."""
+ALLOCATIONS_BETWEEN_COLLECTIONS = 200_000
+"""A kernel holds very many objects and makes hardly any garbage in cycles, which Python would look for all the time."""
 CHUNK = 20_000_000
 """Cycles between looks at the progress line."""
 
@@ -247,6 +250,8 @@ class Session:
 
         previous = signal.signal(signal.SIGINT, on_interrupt) if self._stop_at_interrupt else None
         step = min(CHUNK, self.scenario.sample_held or CHUNK)
+        thresholds = gc.get_threshold()
+        gc.set_threshold(ALLOCATIONS_BETWEEN_COLLECTIONS, *thresholds[1:])
         try:
             outcome = Outcome.TIME
             while outcome is Outcome.TIME and not interrupted:
@@ -257,6 +262,7 @@ class Session:
                 if self._progress is not None:
                     self._progress(self._status())
         finally:
+            gc.set_threshold(*thresholds)
             if previous is not None:
                 signal.signal(signal.SIGINT, previous)
             if references is not None:

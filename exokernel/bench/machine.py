@@ -164,7 +164,7 @@ def in_turns(rounds: int, value: Callable[[], float], reference: Callable[[], fl
 
 def guest_speed(rounds: int) -> dict[str, Any]:
     """Guest code under the kernel with the exact clock, beside the same loop on a bare engine."""
-    ours, bare = in_turns(rounds, lambda: _timed(LOOP + _call("exit")), _bare_loop)
+    ours, bare = in_turns(3 * rounds, lambda: _timed(LOOP + _call("exit")), _bare_loop)
     millions = (7 * TURNS + 3) / 1e6
     return figure(
         millions / ours,
