@@ -86,7 +86,9 @@ def _map(kernel: Kernel, caller: Environment, va: int, number: int, rights: int,
     because no page table can withhold it."""
     frame = kernel.frames.get(number)
     rights |= READ
-    if rights & ~kernel.frames.rights(caller, frame) or (env is not caller and rights & ~kernel.frames.rights(env, frame)):
+    if caller not in frame.holders and rights & ~kernel.frames.rights(caller, frame):
+        raise Refusal(Error.DENIED)
+    if env is not caller and rights & ~kernel.frames.rights(env, frame):
         raise Refusal(Error.DENIED)
     kernel.spaces.map(env, va, frame, rights)
 

@@ -93,11 +93,11 @@ class UpcallDelivery:
 
     def raise_in(self, environment: Environment, context: Context, upcall: Upcall, arguments: tuple[int, ...]) -> bool:
         """Deliver a fault or a trap of `context` at once.  Gives False if the library has no entry for it."""
-        if not environment.handles(upcall):
-            return False
         if environment.library is not None:
+            if not environment.handles(upcall):
+                return False
             self.start_handler(environment, context, upcall, arguments)
-        elif context.machine is None:
+        elif not environment.entries[upcall] or context.machine is None:
             return False
         else:
             self.push(environment, context, upcall, arguments)
