@@ -16,7 +16,6 @@ class Cause(Enum):
     FOREIGN_CALL = "it made a call that is not the kernel's, and has no trap handler"
     INTERRUPT = "it raised a software interrupt, and has no trap handler"
     UPCALL_STACK = "its handler cannot run: the up-call stack is not mapped writable, or is used up by nested faults"
-    UPCALL_ENTRY = "its handler cannot run: the up-call entry is not mapped executable"
     TOO_MANY_CONTEXTS = "its handlers are nested deeper than the number of contexts an environment may have"
     RAISED = "its Python code raised an exception"
     WATCHDOG = "its Python code did not come back to the kernel; a coroutine is preempted only where it awaits"

@@ -60,10 +60,7 @@ class Frame:
     @property
     def reserved(self) -> bool:
         number = self.number
-        for holder in self.holders:  # noqa: SIM110 - any() over a generator costs more than the rest of an allocation
-            if number in holder.reserved:
-                return True
-        return False
+        return any([number in holder.reserved for holder in self.holders])
 
 
 class FrameTable:
