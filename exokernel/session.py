@@ -25,7 +25,7 @@ from exokernel.machine.memory import PhysicalMemory
 from exokernel.observe.references import PROGRAM_END, ReferenceFile, lent_pages
 from exokernel.observe.timeline import Timeline
 from exokernel.observe.watch import Watch
-from exokernel.policy.cpu import RoundRobin
+from exokernel.policy.round_robin import RoundRobin
 from exokernel.policy.memory import MEMORY_POLICIES
 from exokernel.results import ProgramResult, Results
 from exokernel.scenario import ProgramSpec, Scenario, ScenarioError, digest_of

@@ -33,7 +33,7 @@ from exokernel.machine.clock import NEVER
 from exokernel.machine.cpu import Cpu, FastCpu
 from exokernel.machine.disk import Disk
 from exokernel.machine.memory import PhysicalMemory
-from exokernel.policy.cpu import RoundRobin
+from exokernel.policy.round_robin import RoundRobin
 from exokernel.policy.memory import LargestHolder, MemoryPolicy
 
 assert calls.complete()
@@ -63,6 +63,12 @@ _NAMES: dict[str, int] = {
     **{
         field.name.upper(): layout.OWN_PAGE + pages.offset_of(pages.OwnPage, field.name)
         for field in pages.OwnPage.subcon.subcons
+    },
+    **{
+        field.name.upper(): layout.OWN_PAGE
+        + pages.offset_of(pages.OwnPage, "contexts")
+        + pages.offset_of(pages.OwnContext, field.name)
+        for field in pages.OwnContext.subcons
     },
     "CODE": CODE,
     "DATA": DATA,
@@ -141,7 +147,12 @@ class Machine:
         self.disk = Disk(sectors)
         self.traps: list[tuple[Any, ...]] = []
         self.kernel = Kernel(
-            self.memory, make_cpu, self.disk, policy or LargestHolder(), RoundRobin(), settings=Settings(**numbers)
+            self.memory,
+            make_cpu,
+            self.disk,
+            policy or LargestHolder(),
+            RoundRobin(Settings(**numbers).quantum),
+            settings=Settings(**numbers),
         )
         self.free_at_start = len(self.kernel.frames.free)
 

@@ -335,6 +335,108 @@ class Exo:
         ...
 
     @downcall(
+        0x23,
+        "cpu",
+        "the tag of the product that holds",
+        "READ on the words' pages",
+        Error.TIMED_OUT,
+        Error.NOT_MAPPED,
+        Error.TOO_MANY,
+        Error.BAD_ARGUMENT,
+    )
+    async def block_until(self, terms: Address, count: Count, deadline: Word = FOREVER) -> int:
+        """Stop this context until a predicate over words of memory holds, or until a virtual time in cycles.  `terms` is an
+        array of `count` PredicateTerm.  The kernel evaluates it whenever it considers running the environment, and before
+        the clock jumps; a page of it that is no longer there ends the wait with NOT_MAPPED.  (Xok's wakeup predicates.)"""
+        ...
+
+    @downcall(
+        0x24,
+        "cpu",
+        "the position",
+        "CONTROL of `env`",
+        Error.NO_SLICE,
+        Error.OVER_QUOTA,
+        Error.BAD_ARGUMENT,
+        *ON_ENVIRONMENT,
+    )
+    async def alloc_slice(self, cpu: Word = 0, position: Word = ANY, env: EnvironmentNumber = SELF) -> int:
+        """Own a slice of a processor's time: this position of its vector, which it goes through in turn, or any.  When the
+        position comes and the owner can run, it has the processor for a quantum."""
+        ...
+
+    @downcall(
+        0x25, "cpu", "0", "the slice's owner is `env`; CONTROL of it", Error.DENIED, Error.BAD_ARGUMENT, *ON_ENVIRONMENT
+    )
+    async def free_slice(self, cpu: Word, position: Word, env: EnvironmentNumber = SELF) -> int:
+        """Give a slice back; its time is the global policy's again."""
+        ...
+
+    @downcall(0x26, "cpu", "0", "CONTROL of `env`, not the caller", Error.BAD_ARGUMENT, *ON_ENVIRONMENT)
+    async def set_tickets(self, env: EnvironmentNumber, tickets: Count) -> int:
+        """Set an environment's weight, 1 to 10,000 (100 to begin with), for a global CPU policy that shares the processors
+        in proportion."""
+        ...
+
+    @downcall(0x27, "cpu", "0", "CONTROL of `env`, not the caller", Error.NO_TIME, Error.BAD_ARGUMENT, *ON_ENVIRONMENT)
+    async def reserve_cpu(self, env: EnvironmentNumber, cycles: Word, period: Word) -> int:
+        """Promise an environment `cycles` of a processor in every `period` of cycles, if the global CPU policy makes
+        promises and can keep this one too; 0 cycles end the promise."""
+        ...
+
+    @downcall(
+        0x28,
+        "cpu",
+        "the four words of the reply: from C 0, and the words in rdx, r10, r8, r9",
+        "none",
+        Error.NOT_SERVING,
+        Error.BUSY,
+        Error.CALLEE_ENDED,
+        Error.TIMED_OUT,
+        Error.BAD_STATE,
+        Error.NO_SUCH_ENVIRONMENT,
+    )
+    async def call(
+        self,
+        env: EnvironmentNumber,
+        deadline: Word = FOREVER,
+        a: Word = 0,
+        b: Word = 0,
+        c: Word = 0,
+        d: Word = 0,
+    ) -> tuple[int, int, int, int]:
+        """Protected control transfer: another environment goes on at its `call` entry with four words and the rest of this
+        slice; this context waits for the reply.  Either it is there at once or the call is refused, and nothing in
+        between.  (Engler, Kaashoek and O'Toole, SOSP 1995, section 5.2.)"""
+        ...
+
+    @downcall(0x29, "cpu", "does not return", "the context serves a call", Error.BAD_STATE)
+    async def reply(self, a: Word = 0, b: Word = 0, c: Word = 0, d: Word = 0) -> int:
+        """End a call: the caller goes on with four words and what is left of its slice, and this context waits for the next
+        call.  From Python it returns, and the handler ends as it likes."""
+        ...
+
+    @downcall(
+        0x2A,
+        "cpu",
+        "0",
+        "none",
+        Error.NOT_SERVING,
+        Error.BUSY,
+        Error.BAD_STATE,
+        Error.NO_SUCH_ENVIRONMENT,
+    )
+    async def send(self, env: EnvironmentNumber, a: Word = 0, b: Word = 0, c: Word = 0, d: Word = 0) -> int:
+        """The asynchronous protected control transfer: another environment goes on at its `call` entry with four words and
+        the rest of this slice; nobody waits for a reply."""
+        ...
+
+    @downcall(0x2B, "cpu", "does not return", "none", Error.BAD_STATE)
+    async def serve(self) -> int:
+        """From now on this context waits for calls: each starts it at the `call` entry with the stack pointer it has now."""
+        ...
+
+    @downcall(
         0x30,
         "environments",
         "the new environment's number",
@@ -352,9 +454,11 @@ class Exo:
         """Set the entry of one up-call (Upcall); 0 takes it away."""
         ...
 
-    @downcall(0x32, "environments", "0", "CONTROL of `env`", Error.BAD_ARGUMENT, *ON_ENVIRONMENT)
-    async def set_upcall_stack(self, base: Page, size: Word, env: EnvironmentNumber = SELF) -> int:
-        """Set the memory on which up-calls are delivered: `size` bytes (a multiple of 4096) from `base` on."""
+    @downcall(0x32, "environments", "0", "CONTROL of `env`", Error.BAD_ARGUMENT, Error.NO_SUCH_CONTEXT, *ON_ENVIRONMENT)
+    async def set_upcall_stack(
+        self, base: Page, size: Word, env: EnvironmentNumber = SELF, context: ContextNumber = 0
+    ) -> int:
+        """Set the memory on which up-calls to a context are delivered: `size` bytes (a multiple of 4096) from `base` on."""
         ...
 
     @downcall(0x33, "environments", "0", "CONTROL of `env`", Error.BAD_STATE, Error.BAD_ARGUMENT, *ON_ENVIRONMENT)
@@ -438,6 +542,42 @@ class Exo:
     @downcall(0x3C, "environments", "0", "the context is the caller's", Error.NO_SUCH_CONTEXT)
     async def resume(self, context: ContextNumber) -> int:
         """Make a kept context runnable again."""
+        ...
+
+    @downcall(0x3D, "environments", "0", "CONTROL of `env`, not the caller", Error.BAD_ARGUMENT, *ON_ENVIRONMENT)
+    async def set_limits(self, env: EnvironmentNumber, environments: Word, slices: Word) -> int:
+        """Set how many living descendants an environment may have, and how many slices it and they may own together; at
+        most as many as the caller may.  What is there already is not undone."""
+        ...
+
+    @downcall(
+        0x3E,
+        "environments",
+        "the context's number",
+        "CONTROL of `env`",
+        Error.TOO_MANY,
+        Error.BAD_ARGUMENT,
+        Error.BAD_STATE,
+        *ON_ENVIRONMENT,
+    )
+    async def create_context(
+        self, rip: Address, rsp: Address, argument: Word = 0, begin: Bits = 1, env: EnvironmentNumber = SELF
+    ) -> int:
+        """Another flow of control in an environment that has been started: machine code at `rip` with the stack pointer
+        `rsp` and `argument` in rdi, stopped or ready (Begin).  Contexts that are ready run on as many processors as there
+        are."""
+        ...
+
+    @downcall(
+        0x3F,
+        "environments",
+        "0; does not return for the caller's own context",
+        "the context is the caller's",
+        Error.NO_SUCH_CONTEXT,
+    )
+    async def end_context(self, context: Word = ANY) -> int:
+        """End a context that is not running on a processor, or with ANY the calling one; with the last one the environment
+        ends."""
         ...
 
     @downcall(0x40, "capabilities", "0", "the capability in slot `source`", Error.BAD_ARGUMENT)

@@ -45,6 +45,12 @@ class Error(IntEnum):
     ONLY_PYTHON = 18, "this call takes a Python object and cannot be made from machine code"
     BAD_STATE = 19, "the environment is not in a state in which this makes sense (started already, not started yet)"
 
+    NO_SLICE = 20, "that slice, or every slice that may be taken, has an owner"
+    NO_TIME = 21, "the global CPU policy cannot promise so much of the processors, or makes no promises"
+    NOT_SERVING = 22, "the environment called takes no calls: it has no entry for them"
+    BUSY = 23, "every context of the environment called that serves calls is serving one; try again"
+    CALLEE_ENDED = 24, "the environment called has ended, or its handler has, without a reply"
+
 
 _BY_VALUE = {error.value: error for error in Error}
 

@@ -75,6 +75,10 @@ class Event(IntEnum):
     """An environment this one created has ended.  `block`: value = its number."""
     CHILD = 5
     """Any environment this one created has ended.  `block`: value = the counter as last seen."""
+    MEMORY = 6
+    """A product of a predicate holds: `block_until`, never `block`."""
+    REPLY = 7
+    """The environment called has replied: `call`, never `block`."""
 
 
 @direct
@@ -111,6 +115,27 @@ class Taken(IntEnum):
     """The frame was dirty and was written to its backing sectors first."""
     CLEAN = 2
     """The frame was clean, so nothing was written: its backing, or whatever it was filled from, still equals it."""
+
+
+@direct
+class Compare(IntEnum):
+    """How a term of a predicate compares the word in memory with its value; both are unsigned."""
+
+    EQUAL = 0
+    NOT_EQUAL = 1
+    LESS = 2
+    LESS_OR_EQUAL = 3
+    GREATER = 4
+    GREATER_OR_EQUAL = 5
+
+
+@direct
+class Begin(IntEnum):
+    """In what state `create_context` makes a context."""
+
+    STOPPED = 0
+    """Until `resume`."""
+    READY = 1
 
 
 @direct

@@ -16,12 +16,15 @@ _PROLOGUE = """\
 #define EXO_H
 """
 
+NESTED = {"taken": "exo_taken", "contexts": "exo_own_context"}
+"""Arrays of structures, by their names in the own page."""
+
 _CALLS = """\
 #ifndef __ASSEMBLER__
 #include <stddef.h>
 #include <stdint.h>
 
-static inline int64_t exo_call(uint64_t number, uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t e, uint64_t f) {
+static inline int64_t exo_downcall(uint64_t number, uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t e, uint64_t f) {
     register uint64_t r10 __asm__("r10") = d;
     register uint64_t r8 __asm__("r8") = e;
     register uint64_t r9 __asm__("r9") = f;
@@ -33,6 +36,21 @@ static inline int64_t exo_call(uint64_t number, uint64_t a, uint64_t b, uint64_t
     return result;
 }
 """
+
+_CALL = """\
+static inline int64_t exo_call(uint64_t env, uint64_t deadline, uint64_t words[4]) {
+    register uint64_t c __asm__("r8") = words[2];
+    register uint64_t b __asm__("r10") = words[1];
+    register uint64_t d __asm__("r9") = words[3];
+    uint64_t a = words[0];
+    int64_t result;
+    __asm__ volatile("syscall"
+                     : "=a"(result), "+d"(a), "+r"(b), "+r"(c), "+r"(d)
+                     : "a"(EXO_CALL_CALL), "D"(env), "S"(deadline)
+                     : "rcx", "r11", "memory");
+    words[0] = a, words[1] = b, words[2] = c, words[3] = d;
+    return result;
+}"""
 
 
 def _constants() -> Iterator[str]:
@@ -47,10 +65,14 @@ def _constants() -> Iterator[str]:
         "EXPOSED",
         "OWN_PAGE",
         "DISK_QUEUE",
+        "SLICE_TABLE",
         "ENVIRONMENT_TABLE",
         "FRAME_TABLE",
         "PAGE_TABLES",
         "LIBRARY_CALL_BASE",
+        "MAXIMUM_CONTEXTS",
+        "MAXIMUM_CPUS",
+        "SLICES",
     ):
         yield f"#define EXO_{name} {getattr(layout, name):#x}"
     for error in Error:
@@ -67,6 +89,8 @@ def _constants() -> Iterator[str]:
         flags.TrapReason,
         flags.ResumeReason,
         flags.Taken,
+        flags.Compare,
+        flags.Begin,
         flags.Subject,
     )
     for enum in enums:
@@ -82,6 +106,9 @@ def _constants() -> Iterator[str]:
     yield f"#define EXO_TAKEN_RECORDS {pages.TAKEN_RECORDS}"
     for field in pages.OwnPage.subcon.subcons:
         yield f"#define EXO_OWN_{field.name.upper()} {pages.offset_of(pages.OwnPage, field.name):#x}"
+    for field in pages.OwnContext.subcons:
+        yield f"#define EXO_CONTEXT_{field.name.upper()} {pages.offset_of(pages.OwnContext, field.name):#x}"
+    yield f"#define EXO_CONTEXT_SIZE {pages.OwnContext.sizeof():#x}"
 
 
 def _structure(name: str, structure: Any) -> Iterator[str]:
@@ -90,8 +117,8 @@ def _structure(name: str, structure: Any) -> Iterator[str]:
     for field in body.subcons:
         size = field.sizeof()
         count = getattr(field.subcon, "count", None)
-        if field.name == "taken":
-            yield f"    struct exo_taken taken[{count}];"
+        if field.name in NESTED:
+            yield f"    struct {NESTED[field.name]} {field.name}[{count}];"
         elif count is not None:
             yield f"    uint64_t {field.name}[{count}];"
         elif size not in (4, 8) or field.name == "magic":
@@ -114,8 +141,10 @@ def _prototype(row: DownCall) -> str:
             parameters.append(f"uint64_t {argument.name}")
             passed.append(argument.name)
     passed += ["0"] * (6 - len(passed))
+    if row.name == "call":
+        return _CALL
     signature = f"static inline int64_t exo_{row.name}({', '.join(parameters) or 'void'})"
-    return f"{signature} {{\n    return exo_call(EXO_CALL_{row.name.upper()}, {', '.join(passed)});\n}}"
+    return f"{signature} {{\n    return exo_downcall(EXO_CALL_{row.name.upper()}, {', '.join(passed)});\n}}"
 
 
 def c_header() -> str:
@@ -124,6 +153,8 @@ def c_header() -> str:
     lines += _constants()
     lines += ["", _CALLS]
     lines += _structure("exo_taken", pages.TakenRecord)
+    lines += _structure("exo_own_context", pages.OwnContext)
+    lines += _structure("exo_predicate_term", pages.PredicateTerm)
     lines += _structure("exo_machine_page", pages.MachinePage)
     lines += _structure("exo_own_page", pages.OwnPage)
     lines += _structure("exo_environment_row", pages.EnvironmentRow)
@@ -131,6 +162,7 @@ def c_header() -> str:
     lines += [
         "#define EXO_MACHINE ((const volatile struct exo_machine_page *)EXO_EXPOSED)",
         "#define EXO_OWN ((volatile struct exo_own_page *)EXO_OWN_PAGE)",
+        "#define EXO_SLICE_OWNERS ((const volatile uint32_t *)EXO_SLICE_TABLE)",
         "#define EXO_FRAMES ((const volatile uint64_t *)EXO_FRAME_TABLE)",
         "#define EXO_FRAME_HOLDERS(word) (((word) >> 32) & 0xff)",
         "#define EXO_PTE(va) (*(const volatile uint64_t *)(EXO_PAGE_TABLES + (((uint64_t)(va) & 0xfffffffff000) >> 9)))",

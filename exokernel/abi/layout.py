@@ -5,6 +5,7 @@
     0x0000_7F80_0000_0000  PAGE_TABLES: the environment's own page tables, as one array   read-only
     0x0000_7F00_0020_0000  FRAME_TABLE: one word a frame                                  read-only, the same for all
     0x0000_7F00_0001_0000  ENVIRONMENT_TABLE                                              read-only, the same for all
+    0x0000_7F00_0000_3000  SLICE_TABLE: who owns which slice of which processor           read-only, the same for all
     0x0000_7F00_0000_2000  DISK_QUEUE                                                     read-only, the same for all
     0x0000_7F00_0000_1000  OWN_PAGE: shared between this environment and the kernel       read-write
     0x0000_7F00_0000_0000  EXPOSED: the machine page (clock, sizes, free frames)          read-only, the same for all
@@ -32,6 +33,7 @@ USER_END: Final = 0x7F00_0000_0000
 EXPOSED: Final = 0x7F00_0000_0000
 OWN_PAGE: Final = EXPOSED + 0x1000
 DISK_QUEUE: Final = EXPOSED + 0x2000
+SLICE_TABLE: Final = EXPOSED + 0x3000
 ENVIRONMENT_TABLE: Final = EXPOSED + 0x1_0000
 FRAME_TABLE: Final = EXPOSED + 0x20_0000
 
@@ -42,6 +44,11 @@ SUPERVISOR: Final = 0xFFFF_8000_0000_0000
 
 MAXIMUM_ENVIRONMENTS: Final = 4096
 MAXIMUM_CONTEXTS: Final = 32
+MAXIMUM_CPUS: Final = 16
+SLICES: Final = 64
+"""Positions in each processor's vector of slices."""
+PREDICATE_TERMS: Final = 64
+"""Terms in all the predicates that an environment's contexts wait for, together."""
 MAXIMUM_MEMORY: Final = 2 << 30
 MINIMUM_MEMORY: Final = 1 << 20
 RED_ZONE: Final = 128

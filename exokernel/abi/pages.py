@@ -2,7 +2,7 @@
 
 All words are little-endian.  The machine page, the disk queue, the environment table and the frame table are the same
 frames in every environment, mapped read-only.  The own page belongs to one environment and is writable by it: the kernel
-reads only `critical` and `active` from it and believes nothing else it finds there.
+reads only `critical` and `active` of its contexts and believes nothing else it finds there.
 """
 
 from typing import Any, Final
@@ -11,7 +11,7 @@ from construct import Array, Const, Int32ul, Int64ul, Padded, Struct
 
 from exokernel.abi.errors import Error
 from exokernel.abi.flags import Event, Taken
-from exokernel.abi.layout import PAGE_SIZE
+from exokernel.abi.layout import MAXIMUM_CONTEXTS, PAGE_SIZE
 
 VERSION: Final = 1
 TAKEN_RECORDS: Final = 96
@@ -30,18 +30,25 @@ MachinePage: Final = Padded(
         "sectors" / Int64ul,
         "environments" / Int64ul,
         "disk_requests" / Int64ul,
+        "cpus" / Int64ul,
+        "quantum" / Int64ul,
     ),
 )
-"""`clock` is the virtual time in cycles when the environment was last given the CPU; sizes are in frames and sectors."""
+"""`clock` is the virtual time in cycles when the environment was last given the CPU; sizes are in frames and sectors;
+`quantum` is the length of a slice in cycles."""
 
 TakenRecord: Final = Struct("frame" / Int64ul, "va" / Int64ul, "sector" / Int64ul, "state" / Int64ul)
 """One page taken by force: the frame, where it was mapped (bytes), its backing sector or ANY, and a `Taken`."""
 
+OwnContext: Final = Struct("critical" / Int64ul, "active" / Int64ul, "cpu_wanted" / Int64ul)
+"""What a context and the kernel share.  `critical`: while it is not zero the kernel sends the context no request, and the
+library looks at `frames_wanted` and `cpu_wanted` itself when it leaves.  `active`: one bit for each up-call whose handler
+has not ended.  `cpu_wanted`: 0, or the cycle by which the context should have yielded."""
+
 OwnPage: Final = Padded(
     PAGE_SIZE,
     Struct(
-        "critical" / Int64ul,
-        "active" / Int64ul,
+        "contexts" / Array(MAXIMUM_CONTEXTS, OwnContext),
         "frames_wanted" / Int64ul,
         "wanted_frame" / Int64ul,
         "environment" / Int64ul,
@@ -57,9 +64,16 @@ OwnPage: Final = Padded(
         "taken" / Array(TAKEN_RECORDS, TakenRecord),
     ),
 )
-"""`critical`: while it is not zero the kernel sends no request and the library looks at `frames_wanted` itself when it
-leaves.  `active`: one bit for each up-call whose handler has not ended.  `evictions`, `swap_in`, `swap_out`: counted by
-the library, for reports.  `taken_total`: records ever written; record n is at index n modulo TAKEN_RECORDS."""
+"""`contexts`: by a context's number.  `evictions`, `swap_in`, `swap_out`: counted by the library, for reports.
+`taken_total`: records ever written; record n is at index n modulo TAKEN_RECORDS."""
+
+PredicateTerm: Final = Struct("tag" / Int64ul, "va" / Int64ul, "compare" / Int64ul, "value" / Int64ul)
+"""One term of a predicate: the aligned word at `va` (bytes) compared (`Compare`) with `value`.  Neighbouring terms of one
+tag are a product: all of them must hold.  The predicate is the sum: one product is enough, and its tag is the answer."""
+
+SliceOwner: Final = Int32ul
+"""One entry of the slice table, at (processor * SLICES + position): the owner's number, 0 for a free slice, whose time
+the global policy gives away."""
 
 EnvironmentRow: Final = Struct(
     "number" / Int32ul,
@@ -114,7 +128,10 @@ __all__ = [
     "Error",
     "Event",
     "MachinePage",
+    "OwnContext",
     "OwnPage",
+    "PredicateTerm",
+    "SliceOwner",
     "Taken",
     "TakenRecord",
     "offset_of",

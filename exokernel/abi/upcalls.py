@@ -4,9 +4,14 @@ An up-call is delivered at the entry that the library set for it, on the up-call
 upwards, lie the argument registers the delivery overwrote (rdi, rsi, rdx: as many as the up-call has arguments, the last
 one lowest) and above them a frame for `iretq` (rip, cs, rflags, rsp, ss).  A handler that restores the registers it
 used, pops the arguments and executes `iretq` is back where it was, and the kernel has not been entered.  While a handler
-runs, its bit is set in `active` in the environment's own page; the library clears it on the way out, and until then a
-request of the same kind waits.  In a Python library OS each up-call is one async method with the interrupted context's
-number as first argument.
+runs, its bit is set in the context's `active` in the environment's own page; the library clears it on the way out, and
+until then a request of the same kind waits.  In a Python library OS each up-call is one async method with the interrupted
+context's number as first argument.
+
+Two are entered another way, because nothing is interrupted that would have to come back.  `resume_cpu` starts on the empty
+up-call stack with every register zero but its arguments.  `call` starts a context that serves calls: its stack pointer is
+the one it had at `serve`, its arguments are in rdi, rsi, rdx, rcx, r8 and r9, its other registers are as it left them, and
+it ends with the down-call `reply`.
 """
 
 from dataclasses import dataclass
@@ -26,11 +31,12 @@ class Upcall(IntEnum):
     PAGES_TAKEN = 4
     EVENT = 5
     TRAP = 6
+    CALL = 7
 
 
 @dataclass(frozen=True)
 class UpcallEntry:
-    """One row of the table: `arguments` are (name, meaning) pairs, in the order rdi, rsi, rdx."""
+    """One row of the table: `arguments` are (name, meaning) pairs, in the order rdi, rsi, rdx, rcx, r8, r9."""
 
     upcall: Upcall
     arguments: tuple[tuple[str, str], ...]
@@ -63,12 +69,16 @@ UPCALLS: tuple[UpcallEntry, ...] = (
     UpcallEntry(
         Upcall.PLEASE_RELEASE_CPU,
         (("deadline", "cycles the library has to save what it needs and yield"),),
-        "The slice is over.",
+        "The slice is over: save what is worth saving and yield.  Who does not is preempted by force and pays for it.",
         queued=True,
     ),
     UpcallEntry(
         Upcall.RESUME_CPU,
-        (("reason", "why (ResumeReason)"), ("value", "what ended the wait, where that has a value")),
+        (
+            ("reason", "why (ResumeReason)"),
+            ("value", "what ended the wait, where that has a value"),
+            ("context", "the number of the context that has the processor back"),
+        ),
         "The processor is back; every other register is zero, and the library restores what it saved.",
         queued=False,
     ),
@@ -88,6 +98,19 @@ UPCALLS: tuple[UpcallEntry, ...] = (
         Upcall.TRAP,
         (("reason", "which kind (TrapReason)"), ("code", "vector or number"), ("detail", "error code")),
         "The instruction cannot be executed or is not for the kernel to answer.",
+        queued=False,
+    ),
+    UpcallEntry(
+        Upcall.CALL,
+        (
+            ("caller", "the environment that calls"),
+            ("a", "a word"),
+            ("b", "a word"),
+            ("c", "a word"),
+            ("d", "a word"),
+            ("awaited", "1 if the caller waits for the reply, 0 if not"),
+        ),
+        "Another environment has transferred control to this one, with four words.",
         queued=False,
     ),
 )

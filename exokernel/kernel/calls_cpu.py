@@ -6,16 +6,21 @@ from typing import TYPE_CHECKING
 
 from exokernel.abi.errors import Error
 from exokernel.abi.flags import Event, ResumeReason, Rights
-from exokernel.kernel import capabilities
+from exokernel.kernel import capabilities, predicates, transfer
+from exokernel.kernel.calls_environment import require_control
 from exokernel.kernel.dispatch import NO_ANSWER, NoAnswer, serves
-from exokernel.kernel.environment import Context, Environment, State, Wait
+from exokernel.kernel.environment import Context, Environment, Wait
 from exokernel.kernel.refusal import Refusal
+from exokernel.machine.costs import FULL_STATE_WORDS, PREDICATE_TERM, SAVE_REGISTER
+from exokernel.policy.scheduling import MOST_TICKETS
 
 if TYPE_CHECKING:
     from exokernel.kernel.kernel import Kernel
 
 CHARGE_MAXIMUM = 1 << 32
+LONGEST_PERIOD = 1 << 48
 EVENTS = tuple(Event)
+FULL_STATE = FULL_STATE_WORDS * SAVE_REGISTER
 
 
 @serves("null")
@@ -50,19 +55,20 @@ def console_write(kernel: Kernel, caller: Environment, context: Context, text: b
 @serves("yield")
 def yield_(kernel: Kernel, caller: Environment, context: Context, env: Environment) -> int | NoAnswer:
     """To whom the policy chooses, or to a named one if it can run."""
-    target = None
-    if env is not caller and env.state is State.ALIVE and (env.ready or kernel.upcalls.deliverable(env)):
-        target = env.number
-    kernel.give_up_slice(target)
-    if kernel.upcalls.resume_cpu(caller, context, ResumeReason.YIELDED, 0):
-        return NO_ANSWER
-    return 0
+    kept = not kernel.upcalls.resume_cpu(caller, context, ResumeReason.YIELDED, 0)
+    if kept and context.machine is not None:
+        kernel.charge(caller, FULL_STATE)
+    if env is not caller and kernel.could_run(env):
+        kernel.hand_over(env, lend=False)
+    else:
+        kernel.give_up_slice()
+    return 0 if kept else NO_ANSWER
 
 
 @serves("block")
 def block(kernel: Kernel, caller: Environment, context: Context, event: int, value: int, deadline: int) -> int | NoAnswer:
     """Wait, unless it has happened already."""
-    if event >= len(EVENTS):
+    if event > Event.CHILD:
         raise Refusal(Error.BAD_ARGUMENT)
     kind = EVENTS[event]
     if kind is Event.DISK:
@@ -94,6 +100,22 @@ def block(kernel: Kernel, caller: Environment, context: Context, event: int, val
     return NO_ANSWER
 
 
+@serves("block_until")
+def block_until(
+    kernel: Kernel, caller: Environment, context: Context, terms: int, count: int, deadline: int
+) -> int | NoAnswer:
+    """Wait for a predicate, unless it holds already."""
+    predicate = predicates.make(kernel.spaces, caller, terms, count)
+    kernel.charge(caller, count * PREDICATE_TERM)
+    tag = predicates.evaluate(kernel.spaces, caller, predicate)
+    if tag is not None:
+        return tag
+    if deadline <= kernel.clock.now:
+        raise Refusal(Error.TIMED_OUT)
+    kernel.wait(caller, context, Wait(Event.MEMORY, 0, deadline, predicate))
+    return NO_ANSWER
+
+
 @serves("wake")
 def wake(kernel: Kernel, caller: Environment, context: Context, env: Environment) -> int:
     """Count a WOKEN event."""
@@ -102,3 +124,78 @@ def wake(kernel: Kernel, caller: Environment, context: Context, env: Environment
         raise Refusal(Error.DENIED)
     kernel.count_event(env, Event.WOKEN, caller.number, 0)
     return 0
+
+
+@serves("alloc_slice")
+def alloc_slice(kernel: Kernel, caller: Environment, context: Context, cpu: int, position: int, env: Environment) -> int:
+    """Own a slice."""
+    require_control(caller, env)
+    return kernel.own_slice(env, cpu, position)
+
+
+@serves("free_slice")
+def free_slice(kernel: Kernel, caller: Environment, context: Context, cpu: int, position: int, env: Environment) -> int:
+    """Own it no longer."""
+    require_control(caller, env)
+    kernel.disown_slice(env, cpu, position)
+    return 0
+
+
+@serves("set_tickets")
+def set_tickets(kernel: Kernel, caller: Environment, context: Context, env: Environment, tickets: int) -> int:
+    """An environment's weight."""
+    require_control(caller, env)
+    if env is caller or tickets > MOST_TICKETS:
+        raise Refusal(Error.BAD_ARGUMENT)
+    kernel.cpu_policy.set_tickets(env.number, tickets)
+    return 0
+
+
+@serves("reserve_cpu")
+def reserve_cpu(kernel: Kernel, caller: Environment, context: Context, env: Environment, cycles: int, period: int) -> int:
+    """A promise of time, if the policy makes any."""
+    require_control(caller, env)
+    if env is caller or cycles > period or period > LONGEST_PERIOD:
+        raise Refusal(Error.BAD_ARGUMENT)
+    if not kernel.cpu_policy.reserve(env.number, cycles, period, kernel.clock.now):
+        raise Refusal(Error.NO_TIME)
+    return 0
+
+
+@serves("call")
+def call(
+    kernel: Kernel,
+    caller: Environment,
+    context: Context,
+    env: Environment,
+    deadline: int,
+    a: int,
+    b: int,
+    c: int,
+    d: int,
+) -> NoAnswer:
+    """Protected control transfer, synchronous."""
+    transfer.call(kernel, caller, context, env, deadline, (a, b, c, d))
+    return NO_ANSWER
+
+
+@serves("reply")
+def reply(kernel: Kernel, caller: Environment, context: Context, a: int, b: int, c: int, d: int) -> int | NoAnswer:
+    """Back to the caller."""
+    transfer.reply(kernel, caller, context, (a, b, c, d))
+    return 0 if context.machine is None else NO_ANSWER
+
+
+@serves("send")
+def send(kernel: Kernel, caller: Environment, context: Context, env: Environment, a: int, b: int, c: int, d: int) -> int:
+    """Protected control transfer, asynchronous."""
+    transfer.send(kernel, caller, env, (a, b, c, d))
+    return 0
+
+
+@serves("serve")
+def serve(kernel: Kernel, caller: Environment, context: Context) -> NoAnswer:
+    """Wait for calls."""
+    transfer.serve(caller, context)
+    kernel.consider(caller)
+    return NO_ANSWER

@@ -6,10 +6,10 @@ import inspect
 from typing import TYPE_CHECKING, Any
 
 from exokernel.abi.errors import Error
-from exokernel.abi.flags import ANY, Rights, Subject
+from exokernel.abi.flags import ANY, Begin, Rights, Subject
 from exokernel.abi.layout import PAGE_SIZE, USER_END
 from exokernel.abi.upcalls import Upcall
-from exokernel.kernel import capabilities
+from exokernel.kernel import capabilities, transfer
 from exokernel.kernel.death import Cause
 from exokernel.kernel.dispatch import NO_ANSWER, NoAnswer, serves
 from exokernel.kernel.environment import Context, ContextState, Environment, State
@@ -60,12 +60,14 @@ def set_upcall(kernel: Kernel, caller: Environment, context: Context, upcall: in
 
 
 @serves("set_upcall_stack")
-def set_upcall_stack(kernel: Kernel, caller: Environment, context: Context, base: int, size: int, env: Environment) -> int:
+def set_upcall_stack(
+    kernel: Kernel, caller: Environment, context: Context, base: int, size: int, env: Environment, number: int
+) -> int:
     """Where up-calls are delivered."""
     require_control(caller, env)
     if not size or size % PAGE_SIZE or base + size > USER_END:
         raise Refusal(Error.BAD_ARGUMENT)
-    env.stack_base, env.stack_size = base, size
+    env.stacks[number] = (base, size)
     return 0
 
 
@@ -144,11 +146,64 @@ def set_quota(kernel: Kernel, caller: Environment, context: Context, env: Enviro
     return 0
 
 
+@serves("set_limits")
+def set_limits(
+    kernel: Kernel, caller: Environment, context: Context, env: Environment, environments: int, slices: int
+) -> int:
+    """How much of the kernel's tables an environment and its descendants may fill."""
+    require_control(caller, env)
+    limits = caller.limits
+    if env is caller or environments > limits.environments or slices > limits.slices:
+        raise Refusal(Error.BAD_ARGUMENT)
+    env.limits.environments, env.limits.slices = environments, slices
+    return 0
+
+
+@serves("create_context")
+def create_context(
+    kernel: Kernel, caller: Environment, context: Context, rip: int, rsp: int, argument: int, begin: int, env: Environment
+) -> int:
+    """Another flow of machine code; one that is ready waits its turn, and the one that makes it goes on."""
+    require_control(caller, env)
+    if env.state is not State.ALIVE:
+        raise Refusal(Error.BAD_STATE)
+    if begin > Begin.READY:
+        raise Refusal(Error.BAD_ARGUMENT)
+    machine = MachineContext()
+    machine.words[Register.RIP], machine.words[Register.RSP], machine.words[Register.RDI] = rip, rsp, argument
+    made = env.new_context(machine=machine, state=ContextState.STOPPED)
+    if made is None:
+        raise Refusal(Error.TOO_MANY)
+    if env.library is None:
+        kernel.exposed.new_context(env, made.number)
+    if begin == Begin.READY:
+        made.state = ContextState.READY
+        env.ready.insert(0, made)
+        kernel.consider(env)
+    return made.number
+
+
+@serves("end_context")
+def end_context(kernel: Kernel, caller: Environment, context: Context, number: int) -> int | NoAnswer:
+    """A flow of control is over."""
+    ending = context if number == ANY else caller.contexts.get(number)
+    if ending is None or (ending is not context and ending.processor is not None) or ending.coroutine is not None:
+        raise Refusal(Error.NO_SUCH_CONTEXT)
+    if ending.wait is not None:
+        kernel.end_wait(caller, ending)
+    transfer.no_reply(kernel, ending)
+    caller.stop(ending, ContextState.STOPPED)
+    del caller.contexts[ending.number]
+    if not caller.contexts:
+        kernel.end(caller, 0)
+    return NO_ANSWER if ending is context else 0
+
+
 def _stopped(caller: Environment, env: Environment, number: int, running: Context) -> MachineContext:
     """The registers of a stopped context.  Raises Refusal (NO_SUCH_CONTEXT)."""
     require_control(caller, env)
     context = env.contexts.get(number)
-    if context is None or context.machine is None or context is running:
+    if context is None or context.machine is None or context is running or context.processor is not None:
         raise Refusal(Error.NO_SUCH_CONTEXT)
     return context.machine
 

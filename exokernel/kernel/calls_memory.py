@@ -97,7 +97,7 @@ def _map(kernel: Kernel, caller: Environment, va: int, number: int, rights: int,
 def remove_mapping(kernel: Kernel, caller: Environment, context: Context, va: int, env: Environment) -> int:
     """Unbind a page."""
     require_control(caller, env)
-    kernel.charge(caller, 4 * costs.TABLE_LEVEL + costs.TLB_FLUSH)
+    kernel.charge(caller, 4 * costs.TABLE_LEVEL + kernel.flush_cost)
     kernel.spaces.unmap(env, va)
     return 0
 
@@ -107,7 +107,7 @@ def clear_page_bits(kernel: Kernel, caller: Environment, context: Context, va: i
     """Clear accessed or dirty bits in a range."""
     if not bits or bits & ~CLEARABLE or count > CLEAR_MAXIMUM:
         raise Refusal(Error.BAD_ARGUMENT)
-    kernel.charge(caller, costs.TLB_FLUSH + count)
+    kernel.charge(caller, kernel.flush_cost + count)
     return kernel.spaces.clear_bits(caller, va, count, bits)
 
 

@@ -12,11 +12,12 @@ from exokernel.kernel.environment import Environment
 from exokernel.kernel.exposed import ExposedPages
 from exokernel.kernel.frames import FrameTable
 from exokernel.kernel.spaces import AddressSpaces
+from exokernel.machine import costs
 from exokernel.machine.clock import Clock
 from exokernel.machine.console import Console
 from exokernel.machine.cpu import Cpu, prepare_supervisor
 from exokernel.machine.memory import PhysicalMemory
-from exokernel.policy.cpu import CpuPolicy
+from exokernel.policy.scheduling import CpuPolicy
 
 if TYPE_CHECKING:
     from exokernel.kernel.revocation import Revocation
@@ -31,7 +32,13 @@ SUPERVISOR_FRAME = 1
 class Settings:
     """Numbers of the kernel's mechanisms, in cycles of virtual time."""
 
+    cpus: int = 1
+    window: int = 1_000
+    """How far a processor may run ahead of the next one or of a timed event."""
     quantum: int = 100_000
+    cpu_release_deadline: int = 5_000
+    overruns_allowed: int = 3
+    """In a row; one more is the end."""
     release_deadline: int = 200_000
     release_hard_limit: int = 20_000_000
     sample_every: int = 200_000
@@ -62,7 +69,7 @@ class Core:
         self.deaths: list[Death] = []
         self.python_errors: list[BaseException] = []
         self.first_environment = 0
-        self._policy = cpu_policy
+        self.cpu_policy = cpu_policy
         self._boot(make_cpu)
 
     def _boot(self, make_cpu: Callable[[PhysicalMemory, int], Cpu]) -> None:
@@ -71,7 +78,7 @@ class Core:
         supervisor = SUPERVISOR_FRAME << PAGE_SHIFT
         next_frame = SUPERVISOR_FRAME + 1
         entry = prepare_supervisor(memory, supervisor)
-        self.cpus: list[Cpu] = [make_cpu(memory, supervisor)]
+        self.cpus: list[Cpu] = [make_cpu(memory, supervisor) for _ in range(self.settings.cpus)]
         self.exposed = ExposedPages(memory, next_frame)
         next_frame += ExposedPages.frames_needed(memory.frames)
         tables = range(next_frame, next_frame + AddressSpaces.tables_needed(memory.frames))
@@ -79,6 +86,11 @@ class Core:
         self.frames = FrameTable(memory, tables.stop, self.exposed, self.spaces)
         self.spaces.frames, self.spaces.exposed = self.frames, self.exposed
         self.spaces.switch_on(tables)
+
+    @property
+    def flush_cost(self) -> int:
+        """Cycles of making every processor forget a translation."""
+        return costs.TLB_FLUSH + costs.TLB_SHOOTDOWN * (len(self.cpus) - 1)
 
     def charge(self, environment: Environment, cycles: int) -> None:
         """The kernel works for `environment`: its account and the clock move on."""

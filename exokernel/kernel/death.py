@@ -21,6 +21,7 @@ class Cause(Enum):
     WATCHDOG = "its Python code did not come back to the kernel; a coroutine is preempted only where it awaits"
     BAD_AWAIT = "its Python code awaited something that is not a down-call"
     DESTROYED = "it was destroyed by an environment that controls it"
+    OVERRUN = "it was asked to release the processor and did not by the deadline, too many times in a row"
     DEADLOCK = "it waits for something that can never happen"
 
 

@@ -29,7 +29,9 @@ Check = Callable[["Kernel", Environment, Any], Any]
 WORD = 0xFFFF_FFFF_FFFF_FFFF
 RAX, RIP = int(Register.RAX), int(Register.RIP)
 ARGUMENTS = tuple(map(int, (Register.RDI, Register.RSI, Register.RDX, Register.R10, Register.R8, Register.R9)))
-NOT_IN_A_BATCH = {"batch", "block", "yield", "exit", "destroy"}
+NOT_IN_A_BATCH = {
+    "batch", "block", "block_until", "yield", "exit", "destroy", "call", "send", "reply", "serve", "end_context"
+}  # fmt: skip
 TEXT_MAXIMUM = 1 << 16
 
 

@@ -2,15 +2,17 @@
 
 An environment is the unit of protection and of account: an address space, bindings, a key ring, up-call entries.  It owns a
 bounded set of numbered contexts, each either a set of processor registers or a Python coroutine.  Of the contexts that are
-READY the one made ready last runs, so that a handler comes before what it interrupted.  Only an environment with a ready
-context is runnable.
+READY and not on another processor the one made ready last runs, so that a handler comes before what it interrupted.  Only
+an environment with such a context is runnable.
 """
+
+from __future__ import annotations
 
 from collections import deque
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from exokernel.abi.direct import direct
 from exokernel.abi.flags import Event
@@ -19,6 +21,10 @@ from exokernel.abi.pages import EVENT_COUNTERS
 from exokernel.abi.upcalls import Upcall
 from exokernel.kernel.capabilities import RING_SLOTS, AccessList, Name, Ring
 from exokernel.machine.context import MachineContext
+
+if TYPE_CHECKING:
+    from exokernel.kernel.predicates import Predicate
+    from exokernel.kernel.processor import Processor
 
 RESERVED_MAXIMUM = 64
 REQUESTS_MAXIMUM = 64
@@ -39,16 +45,18 @@ class ContextState(Enum):
 
     READY = "ready"
     BLOCKED = "blocked"
-    STOPPED = "stopped by a handler"
+    STOPPED = "stopped by a handler, or not begun"
+    SERVING = "waiting for a call"
 
 
 @dataclass(slots=True)
 class Wait:
-    """What a blocked context waits for: see `block`."""
+    """What a blocked context waits for: see `block`, `block_until` and `call`."""
 
     event: Event
     value: int
     deadline: int
+    predicate: Predicate | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -68,14 +76,21 @@ class Context:
     """A handler's: the context that stands still until it ends."""
     upcall: Upcall | None = None
     kept: bool = False
+    processor: Processor | None = None
+    """Where it is running."""
+    serving: tuple[int, int] | None = None
+    """The rip and the stack pointer with which it said `serve`; each call starts it with the latter."""
+    caller: tuple[Environment, Context, Wait] | None = None
+    """Who waits for the reply to the call it serves, and the very wait."""
 
 
 @dataclass(slots=True)
 class PendingUpcall:
-    """A request that waits until the environment can take it."""
+    """A request that waits until the environment can take it, or `context` if it is for that one."""
 
     upcall: Upcall
     arguments: tuple[int, ...]
+    context: Context | None = None
 
 
 @dataclass(slots=True)
@@ -94,6 +109,16 @@ class ReleaseRequest:
 
 
 @dataclass(slots=True)
+class Limits:
+    """How much of the kernel's bounded tables an environment and its descendants may fill, and how much they do."""
+
+    environments: int
+    slices: int
+    environments_used: int = 0
+    slices_used: int = 0
+
+
+@dataclass(slots=True)
 class Accounts:
     """What an environment has used, for reports and for nobody's decisions."""
 
@@ -106,6 +131,8 @@ class Accounts:
     sectors_read: int = 0
     sectors_written: int = 0
     taken: int = 0
+    overruns: int = 0
+    """Requests to release a processor that it did not meet in time."""
     held_peak: int = 0
     ended_at: int = 0
     evictions: int = 0
@@ -143,8 +170,8 @@ class Environment:
     contexts: dict[int, Context] = field(default_factory=dict)
     ready: list[Context] = field(default_factory=list)
     entries: list[int] = field(default_factory=lambda: [0] * len(Upcall))
-    stack_base: int = 0
-    stack_size: int = 0
+    stacks: dict[int, tuple[int, int]] = field(default_factory=dict)
+    """By context: address and size, in bytes, of the memory on which up-calls to it are delivered."""
     library: Any = None
     pending: deque[PendingUpcall] = field(default_factory=deque)
     events: list[int] = field(default_factory=lambda: [0] * EVENT_COUNTERS)
@@ -161,6 +188,17 @@ class Environment:
     exit_status: int = 0
     owed: int = 0
     """Cycles it has declared with `charge` and not yet spent in its slices."""
+    lineage: tuple[Environment, ...] = ()
+    """Its ancestors that lived when it was made, the nearest first."""
+    limits: Limits = field(default_factory=lambda: Limits(0, 0))
+    watching: int = 0
+    """Terms of the predicates its contexts wait for."""
+    debt: int = 0
+    """Cycles it has had beyond its slices, to be taken off the next ones."""
+    overruns: int = 0
+    """Requests to release a processor in a row that it did not meet in time."""
+    left_at: int = 0
+    """The latest cycle it has seen: it never runs earlier, on whatever processor."""
     children: dict[int, int | None] = field(default_factory=dict)
     """By number: None while alive, then the exit status."""
     accounts: Accounts = field(default_factory=Accounts)
@@ -171,17 +209,32 @@ class Environment:
         return len(self.held) + len(self.tables)
 
     def new_context(self, **fields: Any) -> Context | None:
-        """A context of the lowest free number, ready to run next; None if the table is full."""
+        """A context of the lowest free number, ready to run next unless a `state` says otherwise; None if the table is
+        full."""
         for number in range(MAXIMUM_CONTEXTS):
             if number not in self.contexts:
                 context = self.contexts[number] = Context(number, **fields)
-                self.ready.append(context)
+                if context.state is ContextState.READY:
+                    self.ready.append(context)
+                return context
+        return None
+
+    @property
+    def has_room_for_a_context(self) -> bool:
+        """Whether the table of contexts is not full."""
+        return len(self.contexts) < MAXIMUM_CONTEXTS
+
+    def free_context(self, processor: Processor | None = None) -> Context | None:
+        """The context to run next on `processor`: one that is ready and not on another."""
+        for context in reversed(self.ready):
+            if context.processor is None or context.processor is processor:
                 return context
         return None
 
     def stop(self, context: Context, state: ContextState) -> None:
         """Take a context off the ready list."""
         context.state = state
+        context.processor = None
         if context in self.ready:
             self.ready.remove(context)
 

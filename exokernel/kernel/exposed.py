@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from exokernel.abi import pages
-from exokernel.abi.layout import MAXIMUM_ENVIRONMENTS, PAGE_SHIFT, PAGE_SIZE
+from exokernel.abi.layout import MAXIMUM_ENVIRONMENTS, PAGE_SHIFT, PAGE_SIZE, SLICES
 from exokernel.machine.memory import PhysicalMemory
 
 if TYPE_CHECKING:
@@ -24,8 +24,11 @@ CLOCK = _word(pages.MachinePage, "clock")
 FREE_FRAMES = _word(pages.MachinePage, "free_frames")
 ENVIRONMENTS = _word(pages.MachinePage, "environments")
 DISK_REQUESTS = _word(pages.MachinePage, "disk_requests")
-CRITICAL = _word(pages.OwnPage, "critical")
-ACTIVE = _word(pages.OwnPage, "active")
+CRITICAL = _word(pages.OwnPage, "contexts") + _word(pages.OwnContext, "critical")
+"""This and the next two of context 0; those of context n lie n times CONTEXT_WORDS further."""
+ACTIVE = _word(pages.OwnPage, "contexts") + _word(pages.OwnContext, "active")
+CPU_WANTED = _word(pages.OwnPage, "contexts") + _word(pages.OwnContext, "cpu_wanted")
+CONTEXT_WORDS: int = pages.OwnContext.sizeof() >> 3
 FRAMES_WANTED = _word(pages.OwnPage, "frames_wanted")
 WANTED_FRAME = _word(pages.OwnPage, "wanted_frame")
 NUMBER = _word(pages.OwnPage, "environment")
@@ -48,14 +51,15 @@ ENVIRONMENT_PAGES = MAXIMUM_ENVIRONMENTS * ROW // PAGE_SIZE
 
 class ExposedPages:
     """Writes the exposed pages.  `first` is the first of `frames_needed` consecutive machine frames given to them: the
-    machine page, the disk queue, the environment table, the frame table."""
+    machine page, the disk queue, the slice table, the environment table, the frame table."""
 
     def __init__(self, memory: PhysicalMemory, first: int) -> None:
         self._words = memory.words
         self.machine_frame = first
         self.queue_frame = first + 1
-        self.environment_frames = range(first + 2, first + 2 + ENVIRONMENT_PAGES)
-        table = first + 2 + ENVIRONMENT_PAGES
+        self.slice_frame = first + 2
+        self.environment_frames = range(first + 3, first + 3 + ENVIRONMENT_PAGES)
+        table = first + 3 + ENVIRONMENT_PAGES
         self.frame_table_frames = range(table, table + self.frame_table_pages(memory.frames))
         self.machine = first << PAGE_SHIFT >> 3
         self._queue = self.queue_frame << PAGE_SHIFT >> 3
@@ -72,9 +76,9 @@ class ExposedPages:
     @classmethod
     def frames_needed(cls, frames: int) -> int:
         """Machine frames for all the pages together."""
-        return 2 + ENVIRONMENT_PAGES + cls.frame_table_pages(frames)
+        return 3 + ENVIRONMENT_PAGES + cls.frame_table_pages(frames)
 
-    def switch_on(self, frames: int, first_free: int, sectors: int) -> None:
+    def switch_on(self, frames: int, first_free: int, sectors: int, cpus: int, quantum: int) -> None:
         """Fill in what never changes, and mark the machine's frames."""
         header = pages.MachinePage.build(
             {
@@ -86,6 +90,8 @@ class ExposedPages:
                 "sectors": sectors,
                 "environments": 0,
                 "disk_requests": 0,
+                "cpus": cpus,
+                "quantum": quantum,
             }
         )
         for index in range(len(header) // 8):
@@ -156,10 +162,22 @@ class ExposedPages:
         words[row + 3] = environment.accounts.cycles
         self.charged(environment)
 
+    def new_context(self, environment: Environment, number: int) -> None:
+        """A context begins: nothing of one that had its number before is left in the own page."""
+        at = (environment.own >> 3) + CRITICAL + CONTEXT_WORDS * number
+        for index in range(CONTEXT_WORDS):
+            self._words[at + index] = 0
+
     def ran(self, environment: Environment) -> None:
         """An environment has had a slice."""
         row = self._environments + ((environment.number & (MAXIMUM_ENVIRONMENTS - 1)) * ROW >> 3)
         self._words[row + 3] = environment.accounts.cycles
+
+    def slice(self, processor: int, position: int, owner: int) -> None:
+        """A slice has another owner, 0 for none."""
+        index = processor * SLICES + position
+        word, shift = (self.slice_frame << PAGE_SHIFT >> 3) + index // 2, 32 * (index % 2)
+        self._words[word] = self._words[word] & ~(0xFFFF_FFFF << shift) | owner << shift
 
     def living(self, count: int) -> None:
         """How many environments there are."""

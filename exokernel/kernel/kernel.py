@@ -1,5 +1,8 @@
 """The kernel's loop: choose an environment, run its current context until it traps, charge the time, answer the trap.
 
+With several processors, the one whose clock is behind the others' runs next, at most a window past the next one's, and its
+traps are answered before any other runs.
+
 What is protected from what:
 
  1. Frames, page by page, by page tables that only `spaces` writes (memory of one environment from every other).
@@ -25,8 +28,9 @@ from exokernel.kernel import coroutines, dispatch
 from exokernel.kernel.core import Settings
 from exokernel.kernel.death import Cause
 from exokernel.kernel.environment import Context, Environment, State
-from exokernel.kernel.lifecycle import Lifecycle
+from exokernel.kernel.processor import Processor
 from exokernel.kernel.revocation import HardLimit, Revocation, SampleTick
+from exokernel.kernel.scheduling import Scheduling
 from exokernel.kernel.sectors import RequestDone, SectorTable
 from exokernel.kernel.upcalls import UpcallDelivery
 from exokernel.kernel.waiting import RAX, WaitOver
@@ -37,8 +41,8 @@ from exokernel.machine.context import MachineContext, Trap, TrapKind
 from exokernel.machine.cpu import Cpu
 from exokernel.machine.disk import Disk
 from exokernel.machine.memory import PhysicalMemory
-from exokernel.policy.cpu import CpuPolicy
 from exokernel.policy.memory import MemoryPolicy
+from exokernel.policy.scheduling import CpuPolicy, SliceEnd
 
 BUDGET, DOWNCALL, PAGE_FAULT = TrapKind.BUDGET, TrapKind.DOWNCALL, TrapKind.PAGE_FAULT
 DOWNCALL_RANGE = DOWNCALL_BASE >> 16
@@ -59,7 +63,7 @@ class Outcome(Enum):
     STOPPED = "somebody asked for it"
 
 
-class Kernel(Lifecycle):
+class Kernel(Scheduling):
     """One machine's kernel.  `run` is the loop; the rest are its parts.
 
     Observers put themselves in the place of a method (`kill`, `native_call`, `upcalls.push` …) and call the original: the
@@ -78,17 +82,13 @@ class Kernel(Lifecycle):
     ) -> None:
         super().__init__(memory, make_cpu, cpu_policy, console, settings)
         self.stop_requested = self._paused = False
-        self._slice_end = 0
-        self._directed: tuple[int, int] | None = None
-        self._loaded_root = 0
-        self._unfinished: Environment | None = None
         self.disk = SectorTable(self, disk)
         self.upcalls = UpcallDelivery(self)
         self.revocation = Revocation(self, memory_policy)
         self.native_call = dispatch.native
         self.python_call = dispatch.python
         self.watchdog = coroutines.Watchdog(self.settings.watchdog_seconds)
-        self.exposed.switch_on(memory.frames, self.frames.first, disk.sectors)
+        self.exposed.switch_on(memory.frames, self.frames.first, disk.sectors, len(self.cpus), self.settings.quantum)
 
     def run(self, until: int = NEVER) -> Outcome:
         """Run until every environment has ended, the clock reaches `until` (cycles), or `stop_requested` is set.
@@ -101,19 +101,36 @@ class Kernel(Lifecycle):
         with self.watchdog:
             while not self.stop_requested:
                 self._due()
-                if self._unfinished is not None and self._unfinished.state is State.ALIVE:
-                    self._run_slice(self._unfinished, self._slice_end)
-                    continue
-                directed, self._directed = self._directed, None
-                if directed is not None and directed[0] in self.environments and directed[1] > self.clock.now:
-                    self._run_slice(self.environments[directed[0]], directed[1])
-                elif (number := self._policy.next()) is not None:
-                    self._run_slice(self.environments[number], self.clock.now + self.settings.quantum)
+                if (processor := self._next_processor()) is not None:
+                    self._work(processor)
                 elif not self.environments and not self.disk.busy:
                     return Outcome.ALL_ENDED
                 elif self._only_samples() or not self.clock.jump():
                     self._deadlock()
             return Outcome.TIME if self._paused else Outcome.STOPPED
+
+    def _next_processor(self) -> Processor | None:
+        """The processor to work for: of those that are busy, or can be given work, the one that is furthest behind."""
+        processors, clock = self.processors, self.clock
+        if not self._several:
+            self.horizon = NEVER
+            return processors[0] if processors[0].environment is not None or self.choose(processors[0]) else None
+        busy = [processor for processor in processors if processor.environment is not None]
+        least = min((one.now for one in busy), default=max(clock.now, *(one.now for one in processors)))
+        for processor in processors:
+            if processor.environment is None and processor.now <= least:
+                self.processor = processor
+                clock.now = least
+                if self.choose(processor):
+                    busy.append(processor)
+                processor.now = clock.now
+        if not busy:
+            clock.now = max(processor.now for processor in processors)
+            return None
+        self.processor = chosen = min(busy, key=lambda one: (one.now, one.number))
+        clock.now = chosen.now
+        self.horizon = min((one.now for one in busy if one is not chosen), default=NEVER) + self.settings.window
+        return chosen
 
     def _due(self) -> None:
         """Handle every timed event whose cycle has come."""
@@ -142,52 +159,73 @@ class Kernel(Lifecycle):
         for environment in sorted(self.environments.values(), key=lambda e: -e.number):
             waits = [context.wait for context in environment.contexts.values() if context.wait is not None]
             if waits and not any(child in self.environments for child in environment.children):
-                names = ", ".join(f"{wait.event.name.lower()} {wait.value}" for wait in waits)
-                self.kill(environment, None, Cause.DEADLOCK, f"waiting for: {names}")
+                self.kill(environment, None, Cause.DEADLOCK, "; ".join(self.describe_waits(environment)))
                 return
         for environment in list(self.environments.values()):
             self.kill(environment, None, Cause.DEADLOCK, "no context of it can ever run")
             return
 
-    def _run_slice(self, environment: Environment, end: int) -> None:
-        """Give an environment the CPU until its slice ends at cycle `end`, it blocks, yields or ends.  A pause only
+    def _work(self, processor: Processor) -> None:
+        """Run whoever has the processor until a slice is over, or the other processors have to catch up.  A pause only
         interrupts the slice, which goes on when `run` is called again, so that looking in between changes nothing."""
-        clock, run, words = self.clock, self.cpus[0].run, self.memory.words
-        frames, accounts, shown = self.frames, environment.accounts, self.exposed.clock_word
-        root = environment.root
-        if root != self._loaded_root:
-            self._loaded_root = root
+        while (environment := processor.environment) is not None:
+            how = self._run(processor, environment)
+            if how is not None:
+                self.end_slice(processor, how)
+            elif processor.environment is environment:
+                break
+        processor.now = self.clock.now
+
+    def _run(self, processor: Processor, environment: Environment) -> SliceEnd | None:
+        """Run one environment.  Gives how its slice ended, or None if somebody else has it now or the kernel has to look
+        around."""
+        clock, run, words = self.clock, processor.run, self.memory.words
+        frames, shown, several = self.frames, self.exposed.clock_word, self._several
+        accounts, root = environment.accounts, environment.root
+        if root != processor.root:
+            processor.root = root
             self.charge(environment, costs.ADDRESS_SPACE_SWITCH)
-        self._unfinished = None
-        self._slice_end = end
-        preempted = False
-        while environment.state is State.ALIVE:
+        while processor.environment is environment:
+            if environment.state is not State.ALIVE:
+                return SliceEnd.BLOCKED
             now = clock.now
             if clock.next <= now or frames.freed:
                 self._due()
                 continue
-            if now >= self._slice_end:
-                break
-            if self.stop_requested:
-                self._unfinished = environment
-                return
+            if now >= processor.end:
+                if processor.end and not self.slice_over(processor, environment):
+                    continue
+                self._rotate(processor, environment)
+                return SliceEnd.EXPIRED if processor.end else SliceEnd.YIELDED
+            if now >= self.horizon or self.stop_requested:
+                return None
             if environment.owed:
-                paid = min(environment.owed, min(self._slice_end, clock.next) - now)
+                paid = min(environment.owed, min(processor.end, clock.next) - now)
                 environment.owed -= paid
                 self.charge(environment, paid)
                 continue
-            if environment.pending and self.upcalls.deliver_pending(environment):
+            if environment.pending and self.upcalls.deliver_pending(environment, processor):
                 continue
             if not environment.ready:
-                break
+                return SliceEnd.BLOCKED
             context = environment.ready[-1]
+            if context.processor is not processor:
+                free = environment.free_context(processor) if several else context
+                if free is None:
+                    return SliceEnd.BLOCKED
+                context = free
+                context.processor = processor
             words[shown] = now
             machine = context.machine
             if machine is None:
                 coroutines.step(self, environment, context)
                 continue
             limit = clock.next
-            trap = run(machine, root, (limit if limit < self._slice_end else self._slice_end) - now)
+            if limit > processor.end:
+                limit = processor.end
+            if limit > self.horizon:
+                limit = self.horizon
+            trap = run(machine, root, limit - now)
             cycles = trap.cycles
             clock.now = now + cycles
             accounts.instructions += cycles
@@ -196,21 +234,20 @@ class Kernel(Lifecycle):
             kind = trap.kind
             if kind is DOWNCALL and machine.words[RAX] >> 16 == DOWNCALL_RANGE:
                 self.native_call(self, environment, context, machine)
-            elif kind is BUDGET:
-                preempted = clock.now >= self._slice_end
-            else:
+            elif kind is not BUDGET:
                 self.answer(environment, context, machine, trap)
-        if environment.state is State.ALIVE:
-            frames.promise_over(environment)
-            self.exposed.ran(environment)
-            if preempted:
-                self.charge(environment, costs.FULL_STATE_WORDS * costs.SAVE_REGISTER)
-            self.consider(environment)
+        return None
 
-    def give_up_slice(self, to: int | None) -> None:
-        """The running environment yields; to a named one, the rest of the slice and no more."""
-        self._directed = None if to is None else (to, self._slice_end)
-        self._slice_end = 0
+    @staticmethod
+    def _rotate(processor: Processor, environment: Environment) -> None:
+        """Of several contexts in machine code that are ready, another one has its turn next."""
+        ready = environment.ready
+        if len(ready) > 1:
+            for context in ready:
+                if context.processor is processor and context.upcall is None:
+                    ready.remove(context)
+                    ready.insert(0, context)
+                    break
 
     def answer(self, environment: Environment, context: Context, machine: MachineContext, trap: Trap) -> None:
         """Answer a trap of machine code that is not one of the kernel's calls."""

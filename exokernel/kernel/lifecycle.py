@@ -7,11 +7,11 @@ from typing import Any
 
 from exokernel.abi.errors import Error
 from exokernel.abi.flags import Event
-from exokernel.abi.layout import MAXIMUM_ENVIRONMENTS
-from exokernel.kernel import coroutines
+from exokernel.abi.layout import MAXIMUM_ENVIRONMENTS, SLICES
+from exokernel.kernel import coroutines, transfer
 from exokernel.kernel.capabilities import ACCESS_ENTRIES, EVERY_RIGHT, Capability, name_of
 from exokernel.kernel.death import Cause, Death
-from exokernel.kernel.environment import Context, Environment, State, empty_ring
+from exokernel.kernel.environment import Context, Environment, Limits, State, empty_ring
 from exokernel.kernel.refusal import AccessFault, Refusal
 from exokernel.kernel.waiting import Waiting
 from exokernel.machine.context import Register
@@ -27,11 +27,14 @@ class Lifecycle(Waiting):
 
     def __init__(self, *parts: Any) -> None:
         super().__init__(*parts)
-        self._slots: set[int] = set()
+        self._free_slots = list(range(MAXIMUM_ENVIRONMENTS - 1, 0, -1))
 
     def create(self, parent: Environment | None, quota: int) -> Environment:
         """Make an environment.  Raises Refusal (TOO_MANY, NO_FRAME, OVER_QUOTA)."""
-        slot = next((s for s in range(1, MAXIMUM_ENVIRONMENTS) if s not in self._slots), None)
+        lineage = (parent, *(one for one in parent.lineage if one.state is not State.DEAD)) if parent is not None else ()
+        if any(one.limits.environments_used >= one.limits.environments for one in lineage):
+            raise Refusal(Error.TOO_MANY)
+        slot = self._free_slots[-1] if self._free_slots else None
         if slot is None or self._generation == LAST_GENERATION:
             raise Refusal(Error.TOO_MANY)
         self._generation += 1
@@ -48,8 +51,15 @@ class Lifecycle(Waiting):
             0,
             0,
         )
+        environment.lineage = lineage
+        environment.limits = Limits(
+            parent.limits.environments if parent is not None else MAXIMUM_ENVIRONMENTS,
+            parent.limits.slices if parent is not None else SLICES * len(self.cpus) * 3 // 4,
+        )
         self.spaces.make(environment)
-        self._slots.add(slot)
+        for ancestor in lineage:
+            ancestor.limits.environments_used += 1
+        self._free_slots.pop()
         self.environments[number] = environment
         if parent is not None:
             parent.children[number] = None
@@ -73,12 +83,15 @@ class Lifecycle(Waiting):
         environment.state = State.DEAD
         environment.exit_status = status
         environment.accounts.ended_at = self.clock.now
-        self._policy.not_runnable(environment.number)
+        self.cpu_policy.ended(environment.number)
         environment.ready.clear()
         for context in environment.contexts.values():
             if context.coroutine is not None:
                 coroutines.close(context.coroutine)
+            transfer.no_reply(self, context)
         environment.contexts.clear()
+        for ancestor in environment.lineage:
+            ancestor.limits.environments_used -= 1
         environment.pending.clear()
         environment.request = None
         self.revocation.no_longer_wants(environment)
@@ -94,7 +107,7 @@ class Lifecycle(Waiting):
         self.spaces.destroy(environment)
         self.disk.let_go_of_everything(environment)
         del self.environments[environment.number]
-        self._slots.discard(environment.number % MAXIMUM_ENVIRONMENTS)
+        self._free_slots.append(environment.number % MAXIMUM_ENVIRONMENTS)
         self.ended[environment.number] = environment
         self.exposed.living(len(self.environments))
         parent = self.environments.get(environment.parent)

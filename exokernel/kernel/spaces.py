@@ -72,6 +72,7 @@ class AddressSpaces:
         words[lower >> 3] = exposed.machine_frame << PAGE_SHIFT | READ_ONLY
         words[(lower >> 3) + 1] = own | TABLE | paging.NX
         words[(lower >> 3) + 2] = exposed.queue_frame << PAGE_SHIFT | READ_ONLY
+        words[(lower >> 3) + 3] = exposed.slice_frame << PAGE_SHIFT | READ_ONLY
         for index, number in enumerate(exposed.environment_frames):
             words[(lower >> 3) + 16 + index] = number << PAGE_SHIFT | READ_ONLY
         for number in taken:
@@ -272,6 +273,15 @@ class AddressSpaces:
         if isinstance(result, paging.Fault):
             raise AccessFault(va, result.code)
         return result
+
+    def frame_at(self, environment: Environment, va: int) -> int | None:
+        """The frame mapped at `va`, read-only or not; nothing is marked as accessed."""
+        slot = self._slot(environment, va)
+        entry = self._words[slot] if slot is not None else 0
+        if slot is None and va >= layout.EXPOSED:
+            result = paging.translate(self._words, environment.root, va, False)
+            return None if isinstance(result, paging.Fault) else result >> PAGE_SHIFT
+        return (entry & ADDRESS) >> PAGE_SHIFT if entry & paging.PRESENT else None
 
     def read(self, environment: Environment, va: int, size: int) -> bytes:
         """Load bytes as the environment would.  Raises AccessFault, and Refusal for more than a mebibyte."""

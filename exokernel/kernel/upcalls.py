@@ -1,9 +1,10 @@
 """Up-calls: how the kernel enters a library OS.
 
-For machine code the interrupted registers that the delivery overwrites go onto the up-call stack, under an `iretq` frame,
-and that is all the kernel does: the way back does not pass through it.  For a Python library OS the handler is a coroutine
-in a context of its own, and the interrupted context stands still until it ends.  A fault or a trap is delivered at once; a
-request waits while a handler of its kind runs or a critical section is open, and is withdrawn when it is met.
+For machine code the interrupted registers that the delivery overwrites go onto the context's up-call stack, under an
+`iretq` frame, and that is all the kernel does: the way back does not pass through it.  For a Python library OS the handler
+is a coroutine in a context of its own, and the interrupted context stands still until it ends.  A fault or a trap is
+delivered at once; a request waits while a handler of its kind runs or a critical section is open, and is withdrawn when it
+is met.  A request goes to whichever context can take it, but `please_release_cpu` to the one that has the processor.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
-from exokernel.abi.flags import ANY
+from exokernel.abi.flags import ANY, Event
 from exokernel.abi.layout import RED_ZONE
 from exokernel.abi.upcalls import UPCALLS, Upcall
-from exokernel.kernel import exposed
+from exokernel.kernel import exposed, transfer
 from exokernel.kernel.death import Cause
 from exokernel.kernel.environment import Context, ContextState, Environment, PendingUpcall, State
 from exokernel.kernel.refusal import AccessFault
@@ -24,15 +25,18 @@ from exokernel.machine.cpu import USER_CODE, USER_STACK
 
 if TYPE_CHECKING:
     from exokernel.kernel.kernel import Kernel
+    from exokernel.kernel.processor import Processor
 
 RIP, RSP, RFLAGS = int(Register.RIP), int(Register.RSP), int(Register.RFLAGS)
 ARGUMENT_REGISTERS = (int(Register.RDI), int(Register.RSI), int(Register.RDX))
+"""Of the up-calls that are pushed; `call`, which is not, has three more."""
 CLEAN_FLAGS = 0x202
 FRAME_WORDS = 5
 SAVED = [ARGUMENT_REGISTERS[:arguments][::-1] for arguments in range(len(ARGUMENT_REGISTERS) + 1)]
 """The registers that a delivery overwrites, by the number of arguments, in the order in which they are stored."""
 FRAMES = [struct.Struct(f"<{arguments + FRAME_WORDS}Q") for arguments in range(len(ARGUMENT_REGISTERS) + 1)]
 """What lies on the up-call stack, by the number of arguments."""
+NO_STACK = (0, 0)
 SYSCALL_LENGTH = 2
 QUEUED = {entry.upcall for entry in UPCALLS if entry.queued}
 
@@ -43,51 +47,96 @@ class UpcallDelivery:
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
 
-    def request(self, environment: Environment, upcall: Upcall, arguments: tuple[int, ...]) -> None:
-        """Queue a request for an environment; one of the same kind (an event of the same thing) that still waits is
-        replaced or, for counts of pages taken, added to.  Wakes a blocked environment."""
+    def request(
+        self, environment: Environment, upcall: Upcall, arguments: tuple[int, ...], context: Context | None = None
+    ) -> None:
+        """Queue a request for an environment, or for one context of it; one of the same kind (an event of the same thing)
+        that still waits is replaced or, for counts of pages taken, added to.  Wakes a blocked environment."""
         if environment.state is not State.ALIVE or not environment.handles(upcall):
             return
         for waiting in environment.pending:
-            if waiting.upcall is upcall and (upcall is not Upcall.EVENT or waiting.arguments[:2] == arguments[:2]):
+            if (
+                waiting.upcall is upcall
+                and waiting.context is context
+                and (upcall is not Upcall.EVENT or waiting.arguments[:2] == arguments[:2])
+            ):
                 if upcall is Upcall.PAGES_TAKEN:
                     arguments = (arguments[0] + waiting.arguments[0],)
                 waiting.arguments = arguments
                 return
-        environment.pending.append(PendingUpcall(upcall, arguments))
+        environment.pending.append(PendingUpcall(upcall, arguments, context))
         self._kernel.consider(environment, urgent=upcall is not Upcall.EVENT)
 
-    def withdraw(self, environment: Environment, upcall: Upcall) -> None:
+    def withdraw(self, environment: Environment, upcall: Upcall, context: Context | None = None) -> None:
         """What was asked for has been done."""
-        for waiting in [waiting for waiting in environment.pending if waiting.upcall is upcall]:
+        gone = [one for one in environment.pending if one.upcall is upcall and one.context is context]
+        for waiting in gone:
             environment.pending.remove(waiting)
 
-    def deliverable(self, environment: Environment) -> PendingUpcall | None:
-        """The first waiting request that may be delivered now."""
-        if not environment.pending or self._kernel.exposed.own_word(environment, exposed.CRITICAL):
+    def deliverable(
+        self, environment: Environment, processor: Processor | None = None
+    ) -> tuple[PendingUpcall, Context | None] | None:
+        """The first waiting request that may be delivered now, by `processor` or by any, and the context that takes it;
+        for a library in Python that is a new one."""
+        if not environment.pending:
             return None
-        active = self._kernel.exposed.own_word(environment, exposed.ACTIVE) if environment.library is None else 0
-        running = {context.upcall for context in environment.contexts.values()}
+        if environment.library is not None:
+            running = {context.upcall for context in environment.contexts.values()}
+            critical = self._kernel.exposed.own_word(environment, exposed.CRITICAL)
+            for waiting in environment.pending if not critical else ():
+                if waiting.upcall not in running:
+                    return waiting, None
+            return None
+        active = 0
+        for number in environment.contexts:
+            active |= self._kernel.exposed.own_word(environment, exposed.ACTIVE + exposed.CONTEXT_WORDS * number)
         for waiting in environment.pending:
-            if not active >> waiting.upcall & 1 and waiting.upcall not in running:
-                return waiting
+            if waiting.context is not None:
+                number, kind = waiting.context.number, 1 << waiting.upcall
+                word = exposed.ACTIVE + exposed.CONTEXT_WORDS * number
+                busy = self._kernel.exposed.own_word(environment, word) & kind
+                if not busy and self._may_take(environment, waiting.context, processor):
+                    return waiting, waiting.context
+            elif not active >> waiting.upcall & 1 and (context := self._taker(environment, processor)) is not None:
+                return waiting, context
         return None
 
-    def deliver_pending(self, environment: Environment) -> bool:
-        """Deliver at most one waiting request; called before the environment runs.  Gives whether there was one."""
-        waiting = self.deliverable(environment)
-        if waiting is None:
+    def _taker(self, environment: Environment, processor: Processor | None) -> Context | None:
+        """The context that is interrupted for a request: rather one that is ready than one that is blocked."""
+        for context in (*reversed(environment.ready), *environment.contexts.values()):
+            if self._may_take(environment, context, processor):
+                return context
+        return None
+
+    def _may_take(self, environment: Environment, context: Context, processor: Processor | None) -> bool:
+        if context.machine is None or context.processor not in (None, processor):
             return False
+        if context.state is ContextState.BLOCKED:
+            if context.wait is None or context.wait.event is Event.REPLY:
+                return False
+        elif context.state is ContextState.STOPPED:
+            return False
+        word = exposed.CRITICAL + exposed.CONTEXT_WORDS * context.number
+        return not self._kernel.exposed.own_word(environment, word)
+
+    def deliver_pending(self, environment: Environment, processor: Processor) -> bool:
+        """Deliver at most one waiting request; called before the environment runs.  Gives whether there was one."""
+        found = self.deliverable(environment, processor)
+        if found is None:
+            return False
+        waiting, context = found
         environment.pending.remove(waiting)
-        if environment.library is not None:
-            self.start_handler(environment, None, waiting.upcall, waiting.arguments)
+        if context is None:
+            interrupted = waiting.context
+            if interrupted is None or interrupted.state is ContextState.READY:
+                self.start_handler(environment, interrupted, waiting.upcall, waiting.arguments)
             return True
-        context = environment.contexts.get(0)
-        if context is None or context.machine is None:
-            return True
+        assert context.machine is not None
         if context.state is ContextState.BLOCKED:
             self._kernel.end_wait(environment, context)
             context.machine.words[RIP] -= SYSCALL_LENGTH
+        elif context.state is ContextState.SERVING:
+            transfer.serve_again_later(context)
         self.push(environment, context, waiting.upcall, waiting.arguments)
         return True
 
@@ -105,25 +154,27 @@ class UpcallDelivery:
 
     def start_handler(
         self, environment: Environment, context: Context | None, upcall: Upcall, arguments: tuple[int, ...]
-    ) -> None:
-        """A handler in Python: a coroutine in a context of its own; `context` stands still meanwhile."""
+    ) -> Context | None:
+        """A handler in Python: a coroutine in a context of its own, which is given; `context` stands still meanwhile.  Gives
+        None if the environment has been ended for having no such handler."""
         number = ANY if context is None else context.number
         method = getattr(environment.library, upcall.name.lower())
         handler = environment.new_context(upcall=upcall, interrupted=None if context is None else context.number)
         if handler is None:
             self._kernel.kill(environment, context, Cause.TOO_MANY_CONTEXTS)
-            return
+            return None
         try:
             handler.coroutine = method(number, *arguments)
         except Exception as error:
             self._kernel.kill(
                 environment, context, Cause.RAISED, f"{type(error).__name__}: {error} (in {upcall.name.lower()})"
             )
-            return
+            return None
         environment.accounts.upcalls += 1
         if context is not None:
             environment.stop(context, ContextState.STOPPED)
         self._kernel.consider(environment)
+        return handler
 
     def push(self, environment: Environment, context: Context, upcall: Upcall, arguments: tuple[int, ...]) -> None:
         """A handler in machine code: its frame goes onto the up-call stack, and the context goes on at the entry."""
@@ -131,8 +182,9 @@ class UpcallDelivery:
         assert machine is not None
         words = machine.words
         old = words[RSP]
-        top = environment.stack_base + environment.stack_size
-        if environment.stack_base < old <= top:
+        base, size = environment.stacks.get(context.number, NO_STACK)
+        top = base + size
+        if base < old <= top:
             top = old - RED_ZONE
         top &= ~15
         count = len(arguments)
@@ -140,7 +192,7 @@ class UpcallDelivery:
         frame = FRAMES[count].pack(*saved, words[RIP], USER_CODE, words[RFLAGS], old, USER_STACK)
         bottom = top - len(frame)
         try:
-            if bottom < environment.stack_base:
+            if bottom < base:
                 raise AccessFault(bottom, 0)
             kernel.spaces.write(environment, bottom, frame)
         except AccessFault as fault:
@@ -154,7 +206,8 @@ class UpcallDelivery:
         words[RFLAGS] = CLEAN_FLAGS
         for place, value in enumerate(arguments):
             words[ARGUMENT_REGISTERS[place]] = value & 0xFFFF_FFFF_FFFF_FFFF
-        kernel.memory.words[(environment.own >> 3) + exposed.ACTIVE] |= 1 << upcall
+        active = (environment.own >> 3) + exposed.ACTIVE + exposed.CONTEXT_WORDS * context.number
+        kernel.memory.words[active] |= 1 << upcall
         environment.accounts.upcalls += 1
         kernel.charge(environment, UPCALL_WORD * (count + FRAME_WORDS))
         if context.state is not ContextState.READY:
@@ -168,13 +221,16 @@ class UpcallDelivery:
         context.machine = MachineContext()
         words = context.machine.words
         words[RIP] = environment.entries[Upcall.RESUME_CPU]
-        words[RSP] = environment.stack_base + environment.stack_size & ~15
+        base, size = environment.stacks.get(context.number, NO_STACK)
+        words[RSP] = base + size & ~15
         words[Register.RDI], words[Register.RSI] = reason, value & 0xFFFF_FFFF_FFFF_FFFF
+        words[Register.RDX] = context.number
         environment.accounts.upcalls += 1
         return True
 
     def handler_ended(self, environment: Environment, handler: Context) -> None:
         """A handler's coroutine is over: the interrupted context goes on unless it is kept."""
+        transfer.no_reply(self._kernel, handler)
         if handler.interrupted is None:
             return
         context = environment.contexts.get(handler.interrupted)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from exokernel.abi.errors import Error
 from exokernel.abi.flags import Event, ResumeReason
 from exokernel.abi.upcalls import Upcall
+from exokernel.kernel import predicates
 from exokernel.kernel.core import Core
 from exokernel.kernel.environment import Context, ContextState, Environment, State, Wait
+from exokernel.kernel.refusal import Refusal
 from exokernel.machine.context import Register
+from exokernel.machine.costs import PREDICATE_TERM
 
 RAX = int(Register.RAX)
 END_OF_TIME = 1 << 62
@@ -29,15 +33,27 @@ class Waiting(Core):
     """Blocks contexts and ends their waits."""
 
     def consider(self, environment: Environment, urgent: bool = False) -> None:
-        """Tell the CPU policy whether an environment can run."""
-        if environment.state is State.ALIVE and (environment.ready or self.upcalls.deliverable(environment)):
-            self._policy.runnable(environment.number, urgent)
+        """Tell the CPU policy whether an environment could use a processor now; one that waits for a predicate might."""
+        number = environment.number
+        if environment.state is not State.ALIVE:
+            self.cpu_policy.not_runnable(number)
+        elif environment.free_context() is not None or self.upcalls.deliverable(environment) is not None:
+            self.cpu_policy.runnable(number, urgent)
+            self.became_runnable(number)
+        elif environment.watching:
+            self.cpu_policy.runnable(number)
         else:
-            self._policy.not_runnable(environment.number)
+            self.cpu_policy.not_runnable(number)
+
+    def became_runnable(self, environment: int) -> None:
+        """Whoever runs may have to make room, or a free processor be given work."""
+        raise NotImplementedError
 
     def wait(self, environment: Environment, context: Context, wait: Wait) -> None:
         """Block a context."""
         context.wait = wait
+        if wait.predicate is not None:
+            environment.watching += wait.predicate.terms
         environment.stop(context, ContextState.BLOCKED)
         if wait.deadline < END_OF_TIME:
             self.clock.at(wait.deadline, WaitOver(environment.number, context.number, wait))
@@ -45,15 +61,19 @@ class Waiting(Core):
 
     def end_wait(self, environment: Environment, context: Context) -> None:
         """A context's wait is over without an answer; it is ready."""
+        if context.wait is not None and context.wait.predicate is not None:
+            environment.watching -= context.wait.predicate.terms
         context.wait = None
         environment.make_ready(context)
         self.consider(environment)
 
-    def _answer_wait(self, environment: Environment, context: Context, value: int) -> None:
+    def answer_wait(self, environment: Environment, context: Context, value: int) -> None:
+        """A context's wait is over; it goes on with this answer, or is told by `resume_cpu`."""
+        called = context.wait is not None and context.wait.event is Event.REPLY
         self.end_wait(environment, context)
         if context.machine is None:
             context.answer = Error.of(-value) if value < 0 else value
-        elif not self.upcalls.resume_cpu(environment, context, ResumeReason.EVENT, value):
+        elif called or not self.upcalls.resume_cpu(environment, context, ResumeReason.EVENT, value):
             context.machine.words[RAX] = value & 0xFFFF_FFFF_FFFF_FFFF
 
     def count_event(self, environment: Environment, event: Event, value: int, status: int) -> None:
@@ -73,9 +93,43 @@ class Waiting(Core):
             answer = status if event in (Event.DISK, Event.EXIT) else environment.events[event]
             if event is Event.DISK:
                 environment.outstanding.pop(value, None)
-            self._answer_wait(environment, context, answer)
+            self.answer_wait(environment, context, answer)
         if not waiting and event is not Event.CHILD:
             self.upcalls.request(environment, Upcall.EVENT, (event, value, status))
+
+    def look_at_predicates(self, environment: Environment) -> None:
+        """End the waits for a predicate that holds, or that has lost a page."""
+        self.charge(environment, environment.watching * PREDICATE_TERM)
+        for context in list(environment.contexts.values()):
+            if context.wait is not None and context.wait.predicate is not None:
+                try:
+                    tag = predicates.evaluate(self.spaces, environment, context.wait.predicate)
+                except Refusal as refusal:
+                    self.answer_wait(environment, context, -int(refusal.error))
+                else:
+                    if tag is not None:
+                        self.answer_wait(environment, context, tag)
+
+    def describe_waits(self, environment: Environment) -> Iterator[str]:
+        """Who waits for what, a sentence for each context."""
+        for context in environment.contexts.values():
+            wait = context.wait
+            who = f"context {context.number} waits for"
+            if wait is None:
+                if context.state is not ContextState.READY:
+                    yield f"context {context.number} is {context.state.value}"
+            elif wait.predicate is not None:
+                yield f"{who} a predicate over its memory ({wait.predicate.describe()})"
+            elif wait.event is Event.REPLY:
+                yield f"{who} a reply from environment {wait.value}"
+            elif wait.event is Event.EXIT:
+                yield f"{who} the end of environment {wait.value}"
+            elif wait.event is Event.WOKEN:
+                yield f"{who} somebody to wake it"
+            elif wait.event is Event.DISK:
+                yield f"{who} disk request {wait.value}"
+            else:
+                yield f"{who} {wait.event.name.lower()}"
 
     def wait_over(self, event: WaitOver) -> None:
         """A deadline has come; if that very wait is still on, it ends."""
@@ -83,4 +137,4 @@ class Waiting(Core):
         context = environment.contexts.get(event.context) if environment is not None else None
         if environment is not None and context is not None and context.wait is event.wait:
             late = 0 if event.wait.event is Event.TIME else -int(Error.TIMED_OUT)
-            self._answer_wait(environment, context, late)
+            self.answer_wait(environment, context, late)

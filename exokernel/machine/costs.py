@@ -23,7 +23,10 @@ UPCALL_WORD: Final = 1
 SAVE_REGISTER: Final = 1
 """Saving or loading one word of processor state: one memory access a cycle."""
 
-FULL_STATE_WORDS: Final = 20 + 64
+GENERAL_REGISTERS: Final = 20
+"""Sixteen registers, rip, the flags and two segment bases."""
+
+FULL_STATE_WORDS: Final = GENERAL_REGISTERS + 64
 """General registers and the 512-byte FXSAVE area, in words: what the kernel saves for those who do not handle
 `resume_cpu`."""
 
@@ -33,11 +36,19 @@ TABLE_LEVEL: Final = 4
 TLB_FLUSH: Final = 100
 """Writing CR3, without the misses that follow: order of magnitude of published measurements; our choice."""
 
+TLB_SHOOTDOWN: Final = 1_000
+"""Interrupting another processor and waiting until it has flushed: order of magnitude of Villavieja et al., DiDi, PACT
+2011, section 2, for few processors; our choice."""
+
 ZERO_FRAME: Final = 128
 """4096 bytes at 32 bytes a cycle, the rate of `rep stosb` with fast strings (Intel's optimisation manual)."""
 
 ADDRESS_SPACE_SWITCH: Final = TLB_FLUSH + 2 * SAVE_REGISTER
 """Loading another CR3 and the kernel's own pointers."""
+
+PREDICATE_TERM: Final = 4
+"""Evaluating one term of a wakeup predicate: a load that hits the first-level cache.  Xok compiled predicates to a few
+instructions each (Kaashoek et al., SOSP 1997, section 3.2)."""
 
 COROUTINE_RESUMPTION: Final = 200
 """Charged for each resumption of Python code, which executes no guest instructions: about what a small C handler takes.

@@ -129,8 +129,8 @@ def moment(
         f"{upcall.name.lower()} at {environment.entries[upcall]:#x}" for upcall in Upcall if environment.entries[upcall]
     ]
     if entries:
-        top = environment.stack_base + environment.stack_size
-        lines.append(f"up-calls: {', '.join(entries)}; stack {environment.stack_base:#x} to {top:#x}")
+        stacks = ", ".join(f"{base:#x} to {base + size:#x}" for base, size in environment.stacks.values())
+        lines.append(f"up-calls: {', '.join(entries)}; stack {stacks}")
     elif environment.library is not None:
         lines.append(f"up-calls: answered by {type(environment.library).__name__} in Python")
     if va is not None:

@@ -7,7 +7,7 @@
 #include "library.h"
 
 void enter(void) {
-    EXO_OWN->critical = 1;
+    EXO_OWN->contexts[0].critical = 1;
     settle_taken();
 }
 
@@ -17,10 +17,10 @@ void leave(void) {
         uint32_t before = resident;
         if (own->frames_wanted && resident)
             release(own->frames_wanted, own->wanted_frame);
-        own->critical = 0;
+        own->contexts[0].critical = 0;
         if (!own->frames_wanted || resident == before)
             return;
-        own->critical = 1;
+        own->contexts[0].critical = 1;
     }
 }
 
@@ -44,7 +44,7 @@ void handle_page_fault(uint64_t va, uint64_t access, uint64_t unused, struct int
         at->rip = (uint64_t)absent_page;
         return;
     }
-    if (EXO_OWN->critical) {
+    if (EXO_OWN->contexts[0].critical) {
         say("The library OS itself faulted: ");
         segmentation_fault(va, access, at);
     }

@@ -46,7 +46,7 @@
     pop %r9
     pop %r8
     pop %rcx
-    movabs $EXO_OWN_PAGE + EXO_OWN_ACTIVE, %rax
+    movabs $EXO_OWN_PAGE + EXO_OWN_CONTEXTS + EXO_CONTEXT_ACTIVE, %rax
     andq $~(1 << \number), (%rax)
     pop %rax
     pop %rdx

@@ -211,7 +211,7 @@ int64_t fork_environment(uint64_t stack_pointer) {
 
 /* The child's side: its own swap extent has copies only of the pages that were not resident. */
 void fork_begin(void) {
-    EXO_OWN->critical = 1;
+    EXO_OWN->contexts[0].critical = 1;
     forget_records();
     start->swap_sector = child_swap;
     controls_children = 0;

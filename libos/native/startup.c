@@ -79,7 +79,7 @@ void become_ready(void) {
         {EXO_UPCALL_PAGES_TAKEN, entry_pages_taken},
         {EXO_UPCALL_TRAP, entry_trap},
     };
-    exo_set_upcall_stack(start->library_stack, start->library_stack_size, EXO_SELF);
+    exo_set_upcall_stack(start->library_stack, start->library_stack_size, EXO_SELF, 0);
     for (size_t i = 0; i < sizeof entries / sizeof entries[0]; i++)
         exo_set_upcall(entries[i].upcall, (uint64_t)entries[i].entry, EXO_SELF);
 }

@@ -29,7 +29,7 @@ static int taken(int64_t refusal) {
 /* Gives the request, or -1 if the frame has been taken. */
 static int64_t begin(uint64_t call, uint32_t frame, uint64_t sector, uint64_t sectors) {
     for (;;) {
-        int64_t request = exo_call(call, sector, sectors, frame, 0, 0, 0);
+        int64_t request = exo_downcall(call, sector, sectors, frame, 0, 0, 0);
         if (request >= 0)
             return request;
         if (request == EXO_TOO_MANY)

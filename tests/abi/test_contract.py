@@ -46,9 +46,9 @@ def test_the_stub_of_a_row_is_a_coroutine_function_of_the_handle() -> None:
         assert (method.__doc__ or "").strip()
 
 
-def test_an_up_call_has_one_row_and_at_most_three_arguments() -> None:
+def test_an_up_call_has_one_row_and_at_most_six_arguments() -> None:
     assert [entry.upcall for entry in UPCALLS] == list(Upcall)
-    assert all(len(entry.arguments) <= 3 for entry in UPCALLS)
+    assert all(len(entry.arguments) <= 6 for entry in UPCALLS)
 
 
 def test_the_address_map_has_no_overlaps() -> None:

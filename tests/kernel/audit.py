@@ -107,6 +107,7 @@ def _exposed_half(kernel: Any, environment: Any) -> None:
         layout.EXPOSED: exposed.machine_frame,
         layout.OWN_PAGE: environment.own >> PAGE_SHIFT,
         layout.DISK_QUEUE: exposed.queue_frame,
+        layout.SLICE_TABLE: exposed.slice_frame,
         **{layout.ENVIRONMENT_TABLE + i * PAGE_SIZE: number for i, number in enumerate(exposed.environment_frames)},
         **{layout.FRAME_TABLE + i * PAGE_SIZE: number for i, number in enumerate(exposed.frame_table_frames)},
     }

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exokernel.policy.cpu import RoundRobin
+from exokernel.policy.round_robin import RoundRobin
 from exokernel.policy.memory import (
     MEMORY_POLICIES,
     Guaranteed,

@@ -216,8 +216,7 @@ def test_a_coroutine_and_machine_code_get_the_same_answers(calls: list[tuple[int
                         sorted(environment.leaves),
                         environment.ring,
                         environment.entries,
-                        environment.stack_base,
-                        environment.stack_size,
+                        dict(environment.stacks),
                         sorted(environment.reserved),
                         environment.events[1],
                         {

@@ -16,7 +16,7 @@ from exokernel.kernel.kernel import Kernel, Outcome, Settings
 from exokernel.machine.cpu import FastCpu
 from exokernel.machine.disk import Attachment, Disk
 from exokernel.machine.memory import PhysicalMemory
-from exokernel.policy.cpu import RoundRobin
+from exokernel.policy.round_robin import RoundRobin
 from exokernel.policy.memory import LargestHolder, MemoryPolicy
 from libos.interface import SONAME
 from libos.loader import Loader
