@@ -90,6 +90,9 @@ def run(
     disk: Annotated[Path | None, typer.Option(help="A disk image file instead of a disk in memory.")] = None,
     disk_size: Annotated[str, typer.Option(help="Size of the disk in memory.")] = "1G",
     global_policy: Annotated[str, typer.Option(help="Whom the kernel asks when no frame is free.")] = "largest",
+    cpus: Annotated[int, typer.Option(help="How many processors the machine has.")] = 1,
+    cpu_policy: Annotated[str, typer.Option(help="Who runs next; see `exo list`.")] = "round-robin",
+    quantum: Annotated[int, typer.Option(help="Cycles of a slice; 0: 100,000.")] = 0,
     env: Annotated[
         list[str] | None, typer.Option(help='Another program beside it: "wordfreq --libos clock --frames 64 -- FILE".')
     ] = None,
@@ -113,6 +116,9 @@ def run(
             "disk_size": size_in_bytes(disk_size, "disk"),
             "disk": disk,
             "global_policy": global_policy,
+            "cpus": cpus,
+            "cpu_policy": cpu_policy,
+            "quantum": quantum,
             "seed": seed,
             "trace": trace,
             "record_references": record_references,
@@ -203,12 +209,14 @@ def list_(as_json: AsJson = False) -> None:
     from exokernel.libraries import application_names, library_names
     from exokernel.observe.report import listing
     from exokernel.policy.memory import MEMORY_POLICIES
+    from exokernel.policy.processor import CPU_POLICIES
     from libos.replacement import STRATEGIES
 
     groups = {
         "programs": {one.name: one.summary for one in application_names()},
         "library OSes": {one.name: one.summary for one in library_names()},
         "global memory policies": {name: policy.summary for name, policy in MEMORY_POLICIES.items()},
+        "global CPU policies": {name: policy.summary for name, policy in CPU_POLICIES.items()},
         "replacement policies for `exo replay`": {name: strategy.summary for name, strategy in STRATEGIES.items()},
     }
     if as_json:

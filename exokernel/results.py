@@ -7,7 +7,7 @@ from typing import Any
 @dataclass(frozen=True)
 class ProgramResult:
     """One environment's account.  Cycles include what the kernel did for it; `frames_held` is the most it held at once,
-    page tables included; `evictions`, `swap_in` and `swap_out` (pages) are as its library counted them."""
+    page tables included; `overruns` are requests to release a processor that it did not meet in time; `evictions`, `swap_in` and `swap_out` (pages) are as its library counted them."""
 
     name: str
     environment: int
@@ -26,6 +26,7 @@ class ProgramResult:
     sectors_read: int
     sectors_written: int
     frames_held: int
+    overruns: int = 0
     output: bytes = b""
     death: str = ""
 
@@ -43,6 +44,8 @@ class Results:
     cycles: int
     seed: int
     global_policy: str
+    cpu_policy: str
+    cpus: int
     memory_frames: int
     programs: tuple[ProgramResult, ...]
     images: dict[str, str] = field(default_factory=dict)
@@ -68,6 +71,8 @@ class Results:
             "cycles": self.cycles,
             "seed": self.seed,
             "global_policy": self.global_policy,
+            "cpu_policy": self.cpu_policy,
+            "cpus": self.cpus,
             "memory_frames": self.memory_frames,
             "images": self.images,
             "programs": [result.as_json() for result in self.programs],

@@ -14,9 +14,11 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from exokernel.abi.layout import MAXIMUM_MEMORY, MINIMUM_MEMORY, PAGE_SIZE, SECTOR_SIZE
+from exokernel.abi.layout import MAXIMUM_CPUS, MAXIMUM_MEMORY, MINIMUM_MEMORY, PAGE_SIZE, SECTOR_SIZE
 from exokernel.names import size_in_bytes, unknown
 from exokernel.policy.memory import MEMORY_POLICIES
+from exokernel.policy.processor import CPU_POLICIES
+from exokernel.policy.scheduling import DEFAULT_TICKETS, MOST_TICKETS
 from exokernel.results import Results
 from libos.plan import FRAMES_MINIMUM
 
@@ -32,7 +34,9 @@ class ScenarioError(Exception):
 class ProgramSpec:
     """One program.  `app` and `libos` are names or paths; `frames` bounds the pages its pager keeps resident (0: as
     many as the kernel gives); `quota` and `guarantee` are frames it may hold and is promised (0: no limit, no promise);
-    `heap` is the address space for its memory, in bytes.  Arguments that name host files are attached to it, read-only.
+    `heap` is the address space for its memory, in bytes.  `tickets` is its weight for a CPU policy that shares in
+    proportion, `reserve` the cycles of a processor it is promised in every so many, `slices` how many slices it may own, and
+    `environments` how many living descendants it may have.  Arguments that name host files are attached to it, read-only.
     """
 
     app: str
@@ -42,6 +46,10 @@ class ProgramSpec:
     quota: int = 0
     guarantee: int = 0
     heap: int = 32 << 20
+    tickets: int = DEFAULT_TICKETS
+    reserve: tuple[int, int] = (0, 0)
+    slices: int = 16
+    environments: int = 256
     name: str = ""
 
     @property
@@ -58,6 +66,15 @@ class ProgramSpec:
                 f"{self.title} was given {self.frames} frames, but one instruction may need {FRAMES_MINIMUM} pages; "
                 f"give it {FRAMES_MINIMUM} or more."
             )
+        if not 1 <= self.tickets <= MOST_TICKETS:
+            raise ScenarioError(f"{self.title} was given {self.tickets} tickets; they are 1 to {MOST_TICKETS:,}.")
+        cycles, period = self.reserve
+        if not 0 <= cycles <= period:
+            raise ScenarioError(
+                f"{self.title} cannot be promised {cycles} cycles in every {period}; write how many, and in how many."
+            )
+        if self.slices < 0 or self.environments < 0:
+            raise ScenarioError(f"{self.title} was given a negative number of slices or environments.")
         largest = max(self.frames, self.quota, self.guarantee)
         if largest > frames:
             raise ScenarioError(
@@ -78,6 +95,8 @@ class Scenario:
     disk_size: int = 1 << 30
     disk: Path | None = None
     global_policy: str = "largest"
+    cpus: int = 1
+    cpu_policy: str = "round-robin"
     seed: int = 0
     quantum: int = 0
     trace: Path | None = None
@@ -105,6 +124,10 @@ class Scenario:
             )
         if self.global_policy not in MEMORY_POLICIES:
             raise unknown("global policy", self.global_policy, MEMORY_POLICIES)
+        if self.cpu_policy not in CPU_POLICIES:
+            raise unknown("CPU policy", self.cpu_policy, CPU_POLICIES)
+        if not 1 <= self.cpus <= MAXIMUM_CPUS:
+            raise ScenarioError(f"A machine with {self.cpus} processors cannot be had; it has 1 to {MAXIMUM_CPUS}.")
         if self.record_references is not None and len(self.programs) > 1:
             raise ScenarioError("References are recorded of one program alone; name a single one.")
         if self.stop_on not in ("", "death", "upcall"):
@@ -126,7 +149,7 @@ class Scenario:
     def _check_settings(self) -> None:
         from exokernel.kernel.kernel import Settings
 
-        known = [one.name for one in fields(Settings)]
+        known = [one.name for one in fields(Settings) if one.name not in ("cpus", "quantum")]
         for name, value in self.settings.items():
             if name not in known:
                 raise unknown("setting of the kernel", name, known)
@@ -247,6 +270,15 @@ def _numbers(value: Any) -> dict[str, float]:
     return value
 
 
+def _pair(value: Any) -> tuple[int, int]:
+    words = value.split("/") if isinstance(value, str) else value
+    try:
+        cycles, period = (_whole(word) for word in words)
+    except (TypeError, ValueError):
+        raise ValueError('cycles in a period, such as "20000/100000"') from None
+    return cycles, period
+
+
 def _path(value: Any) -> Path:
     return Path(_text(value))
 
@@ -259,6 +291,10 @@ PROGRAM_SETTINGS: Mapping[str, Callable[[Any], Any]] = {
     "quota": _whole,
     "guarantee": _whole,
     "heap": _size,
+    "tickets": _whole,
+    "reserve": _pair,
+    "slices": _whole,
+    "environments": _whole,
     "name": _text,
 }
 SCENARIO_SETTINGS: Mapping[str, Callable[[Any], Any]] = {
@@ -266,6 +302,8 @@ SCENARIO_SETTINGS: Mapping[str, Callable[[Any], Any]] = {
     "disk-size": _size,
     "disk": _path,
     "global-policy": _text,
+    "cpus": _whole,
+    "cpu-policy": _text,
     "seed": _whole,
     "quantum": _whole,
     "trace": _path,

@@ -25,8 +25,8 @@ from exokernel.machine.memory import PhysicalMemory
 from exokernel.observe.references import PROGRAM_END, ReferenceFile, lent_pages
 from exokernel.observe.timeline import Timeline
 from exokernel.observe.watch import Watch
-from exokernel.policy.round_robin import RoundRobin
 from exokernel.policy.memory import MEMORY_POLICIES
+from exokernel.policy.processor import CPU_POLICIES
 from exokernel.results import ProgramResult, Results
 from exokernel.scenario import ProgramSpec, Scenario, ScenarioError, digest_of
 from libos.image import LARGEST, LoadError, parse
@@ -82,14 +82,14 @@ class Session:
         self.memory = _on_this_computer("--memory", scenario.memory, PhysicalMemory)
         self.disk = self._open_disk()
         self._attached: dict[Path, Attachment] = {}
-        settings: dict[str, Any] = dict(scenario.settings)
+        settings: dict[str, Any] = {**scenario.settings, "cpus": scenario.cpus}
         if scenario.quantum:
             settings["quantum"] = scenario.quantum
         policy = MEMORY_POLICIES[scenario.global_policy]()
         self._seize = policy.seize
-        self.kernel = Kernel(
-            self.memory, self._make_cpu, self.disk, policy, RoundRobin(), Console(self._write), Settings(**settings)
-        )
+        numbers = Settings(**settings)
+        cpu_policy = CPU_POLICIES[scenario.cpu_policy](quantum=numbers.quantum, seed=scenario.seed, cpus=scenario.cpus)
+        self.kernel = Kernel(self.memory, self._make_cpu, self.disk, policy, cpu_policy, Console(self._write), numbers)
         self._watch = Watch(self.kernel, scenario.stop_on, self._names)
         self._timeline: Timeline | None = None
 
@@ -199,8 +199,7 @@ class Session:
                 else:
                     loaded.environment = await init.load(program)
                 spec = loaded.spec
-                if spec.guarantee:
-                    await self._promise(exo, loaded)
+                await self._promise(exo, loaded)
                 self._names[loaded.environment] = spec.title
                 if self._timeline is not None:
                     self._timeline.name(loaded.environment, spec.title)
@@ -219,7 +218,21 @@ class Session:
             await exo.block(Event.EXIT, loaded.environment)
 
     async def _promise(self, exo: Exo, loaded: _Loaded) -> None:
+        """What the scenario promises a program, and bounds it by."""
         spec = loaded.spec
+        await exo.set_limits(loaded.environment, spec.environments, spec.slices)
+        await exo.set_tickets(loaded.environment, spec.tickets)
+        cycles, period = spec.reserve
+        try:
+            if cycles:
+                await exo.reserve_cpu(loaded.environment, cycles, period)
+        except Refused:
+            raise LoadError(
+                f"{spec.title} cannot be promised {cycles:,} cycles in every {period:,} by the CPU policy "
+                f"{self.scenario.cpu_policy}; promise less, or use --cpu-policy deadline."
+            ) from None
+        if not spec.guarantee:
+            return
         try:
             await exo.set_quota(loaded.environment, spec.quota or self.memory.frames, spec.guarantee)
         except Refused:
@@ -234,6 +247,7 @@ class Session:
         references = self._open_references()
         if self.scenario.trace is not None:
             header = {"images": self.images, "seed": self.scenario.seed, "quantum": self.kernel.settings.quantum}
+            header |= {"cpus": self.scenario.cpus, "window": self.kernel.settings.window}
             self._timeline = Timeline(self.scenario.trace, header)
             self._timeline.attach(self.kernel)
         first = self.kernel.boot_coroutine(lambda: self._init(programs))
@@ -330,6 +344,7 @@ class Session:
                     sectors_read=accounts.sectors_read,
                     sectors_written=accounts.sectors_written,
                     frames_held=accounts.held_peak,
+                    overruns=accounts.overruns,
                     output=bytes(kernel.console.written.get(number, b"")),
                     death=self.deaths.get(number, ""),
                 )
@@ -339,6 +354,8 @@ class Session:
             kernel.clock.now,
             self.scenario.seed,
             self.scenario.global_policy,
+            self.scenario.cpu_policy,
+            self.scenario.cpus,
             self.memory.frames,
             tuple(rows),
             self.images,

@@ -33,8 +33,8 @@ from exokernel.machine.clock import NEVER
 from exokernel.machine.cpu import Cpu, FastCpu
 from exokernel.machine.disk import Disk
 from exokernel.machine.memory import PhysicalMemory
-from exokernel.policy.round_robin import RoundRobin
 from exokernel.policy.memory import LargestHolder, MemoryPolicy
+from exokernel.policy.round_robin import RoundRobin
 
 assert calls.complete()
 

@@ -433,7 +433,7 @@ class Exo:
 
     @downcall(0x2B, "cpu", "does not return", "none", Error.BAD_STATE)
     async def serve(self) -> int:
-        """From now on this context waits for calls: each starts it at the `call` entry with the stack pointer it has now."""
+        """From now on this context waits for calls; each starts it at the `call` entry, with the stack pointer of now."""
         ...
 
     @downcall(

@@ -16,8 +16,8 @@ from exokernel.kernel.kernel import Kernel, Settings
 from exokernel.machine.cpu import RING_3_ENTRY, FastCpu, open_engine
 from exokernel.machine.disk import Disk
 from exokernel.machine.memory import PhysicalMemory
-from exokernel.policy.round_robin import RoundRobin
 from exokernel.policy.memory import LargestHolder
+from exokernel.policy.round_robin import RoundRobin
 
 CODE: Final = 0x40_0000
 BEHIND_COUNT: Final = CODE + 5

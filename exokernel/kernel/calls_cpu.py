@@ -11,7 +11,8 @@ from exokernel.kernel.calls_environment import require_control
 from exokernel.kernel.dispatch import NO_ANSWER, NoAnswer, serves
 from exokernel.kernel.environment import Context, Environment, Wait
 from exokernel.kernel.refusal import Refusal
-from exokernel.machine.costs import FULL_STATE_WORDS, PREDICATE_TERM, SAVE_REGISTER
+from exokernel.kernel.waiting import FULL_STATE
+from exokernel.machine.costs import PREDICATE_TERM
 from exokernel.policy.scheduling import MOST_TICKETS
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 CHARGE_MAXIMUM = 1 << 32
 LONGEST_PERIOD = 1 << 48
 EVENTS = tuple(Event)
-FULL_STATE = FULL_STATE_WORDS * SAVE_REGISTER
 
 
 @serves("null")

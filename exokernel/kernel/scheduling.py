@@ -24,11 +24,9 @@ from exokernel.kernel.environment import Context, Environment, State
 from exokernel.kernel.lifecycle import Lifecycle
 from exokernel.kernel.processor import Processor
 from exokernel.kernel.refusal import Refusal
+from exokernel.kernel.waiting import FULL_STATE
 from exokernel.machine.clock import NEVER
-from exokernel.machine.costs import FULL_STATE_WORDS, SAVE_REGISTER
 from exokernel.policy.scheduling import SliceEnd
-
-FULL_STATE = FULL_STATE_WORDS * SAVE_REGISTER
 
 
 class Scheduling(Lifecycle):
@@ -159,7 +157,6 @@ class Scheduling(Lifecycle):
             processor.owner, processor.began, processor.end = to, self.clock.now, end if due == NEVER else 0
         else:
             self._leave(processor, processor.environment)
-        self.cpu_policy.not_runnable(to.number)
         processor.environment = to
         if self._several and to.left_at > self.clock.now:
             self.clock.now = to.left_at
@@ -229,8 +226,6 @@ class Scheduling(Lifecycle):
             self._released(environment, now - processor.due, how)
         self._leave(processor, environment)
         if owner.state is State.ALIVE:
-            if self._several:
-                self.cpu_policy.not_runnable(owner.number)
             self.cpu_policy.ran(owner.number, now - processor.began, how, now)
             if owner is not environment:
                 self.consider(owner)

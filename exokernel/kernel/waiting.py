@@ -13,9 +13,10 @@ from exokernel.kernel.core import Core
 from exokernel.kernel.environment import Context, ContextState, Environment, State, Wait
 from exokernel.kernel.refusal import Refusal
 from exokernel.machine.context import Register
-from exokernel.machine.costs import PREDICATE_TERM
+from exokernel.machine.costs import FULL_STATE_WORDS, PREDICATE_TERM, SAVE_REGISTER
 
 RAX = int(Register.RAX)
+FULL_STATE = FULL_STATE_WORDS * SAVE_REGISTER
 END_OF_TIME = 1 << 62
 """A later deadline never comes.  The clock jumps no further, and no sum of charges leads from here beyond 64 bits."""
 
@@ -50,7 +51,9 @@ class Waiting(Core):
         raise NotImplementedError
 
     def wait(self, environment: Environment, context: Context, wait: Wait) -> None:
-        """Block a context."""
+        """Block a context.  Its registers are saved, and that is charged, if the library does not handle `resume_cpu`."""
+        if context.machine is not None and not environment.handles(Upcall.RESUME_CPU) and wait.event is not Event.REPLY:
+            self.charge(environment, FULL_STATE)
         context.wait = wait
         if wait.predicate is not None:
             environment.watching += wait.predicate.terms

@@ -36,7 +36,7 @@ def table(results: Results) -> None:
     console.print(shown)
     console.print(
         f"{results.outcome}; virtual time {results.cycles:,} cycles, {results.memory_frames:,} frames of memory, "
-        f"global policy {results.global_policy}, seed {results.seed}",
+        f"global policy {results.global_policy}, {_processors(results)}seed {results.seed}",
         soft_wrap=True,
     )
     if any(one.library.startswith("python") or ".py" in one.library for one in results.programs):
@@ -44,6 +44,12 @@ def table(results: Results) -> None:
             "A coroutine is charged a fixed cost for each resumption: do not compare its cycles with machine code's.",
             soft_wrap=True,
         )
+
+
+def _processors(results: Results) -> str:
+    """Only what is not as it always is."""
+    many = f"{results.cpus} processors, " if results.cpus > 1 else ""
+    return many + (f"CPU policy {results.cpu_policy}, " if results.cpu_policy != "round-robin" else "")
 
 
 def _cells(one: ProgramResult) -> list[str]:

@@ -21,7 +21,6 @@ The background, which is everybody else and whoever used up his budget, takes tu
 before the rest of the background.
 """
 
-from collections import OrderedDict
 from dataclasses import dataclass
 from heapq import heappop, heappush
 
@@ -123,7 +122,9 @@ class Deadline(CpuPolicy):
         self._given_up: list[tuple[int, int]] = []
         self._ready = Ordering()
         self._throttled = Ordering()
-        self._background: OrderedDict[int, None] = OrderedDict()
+        self._background = Ordering()
+        self._places: dict[int, int] = {}
+        self._last_place = 0
         self._rests: dict[int, int] = {}
         self._slices: dict[int, Slice] = {}
         self._seen = 0
@@ -138,16 +139,16 @@ class Deadline(CpuPolicy):
 
     def not_runnable(self, environment: int) -> None:
         self._unqueue(environment)
-        self._rests.pop(environment, None)
+        if environment not in self._slices:
+            self._end_turn(environment)
         reservation = self._reservations.get(environment)
         if reservation is not None and not reservation.running:
             reservation.active = False
 
     def ended(self, environment: int) -> None:
         self._end_reservation(environment)
-        super().ended(environment)
-        self._rests.pop(environment, None)
         self._slices.pop(environment, None)
+        super().ended(environment)
 
     def next(self, now: int) -> Choice | None:
         self._seen = now
@@ -164,8 +165,8 @@ class Deadline(CpuPolicy):
     def ran(self, environment: int, cycles: int, end: SliceEnd, now: int) -> None:
         self._seen = now
         over = self._slices.pop(environment, None)
-        if end is SliceEnd.EXPIRED and over is not None and over.turn > cycles:
-            self._rests[environment] = over.turn - max(1, cycles)
+        if over is not None:
+            self._go_on(environment, over.turn, cycles, end)
         reservation = self._reservations.get(environment)
         if reservation is None:
             return
@@ -278,20 +279,32 @@ class Deadline(CpuPolicy):
         self._ready.discard(environment)
         self._throttled.discard(environment)
 
+    def _go_on(self, environment: int, turn: int, cycles: int, end: SliceEnd) -> None:
+        """What becomes of a place in the background after a slice: who was interrupted within its turn, or ran on its
+        budget meanwhile, keeps it."""
+        if end is SliceEnd.EXPIRED and turn > max(1, cycles):
+            self._rests[environment] = turn - max(1, cycles)
+        elif turn or end is not SliceEnd.EXPIRED:
+            self._end_turn(environment)
+
+    def _end_turn(self, environment: int) -> None:
+        self._rests.pop(environment, None)
+        self._places.pop(environment, None)
+
     def _enter(self, environment: int) -> None:
         if environment not in self._background:
-            self._background[environment] = None
-            if environment in self._rests:
-                # It was stopped within its turn, which goes on.
-                self._background.move_to_end(environment, last=False)
+            place = self._places.get(environment)
+            if place is None:
+                self._last_place += 1
+                place = self._places[environment] = self._last_place
+            self._background.put(environment, place)
 
     def _leave(self, environment: int) -> None:
-        self._background.pop(environment, None)
+        self._background.discard(environment)
 
     def _choose(self, now: int) -> Choice | None:
-        if not self._background:
-            return None
-        return self._favour(self._background.popitem(last=False)[0], now)
+        environment = self._background.pop()
+        return None if environment is None else self._favour(environment, now)
 
     def _favour(self, environment: int, now: int) -> Choice:
         cycles = turn = self._rests.pop(environment, self.quantum)

@@ -23,7 +23,7 @@ class Weights:
 
     def __init__(self) -> None:
         self.total = 0
-        self._size = 8
+        self._size = 64
         self._tree = [0] * (self._size + 1)
         self._free = list(range(self._size, 0, -1))
 
@@ -63,12 +63,14 @@ class Weights:
 
 @dataclass(slots=True)
 class Player:
-    """One environment: its place, its weight in parts of tickets, and whether that is in the drawing now."""
+    """One environment: its place, its weight in parts of tickets, and whether it takes part in the drawing now."""
 
     environment: int
     place: int
     tickets: int = DEFAULT_TICKETS
     weight: int = DEFAULT_TICKETS * TICKET_PARTS
+    laid_out: int = 0
+    """Its weight at its place.  It stays there when it leaves, and is taken away only if it is drawn."""
     entered: bool = False
     advanced: bool = False
     """It has had an urgent turn, on account of its next win: that one passes on."""
@@ -90,12 +92,14 @@ class Lottery(CpuPolicy):
         self._weights = Weights()
         self._players: dict[int, Player] = {}
         self._at: dict[int, Player] = {}
+        self._entered = 0
 
     def ended(self, environment: int) -> None:
         super().ended(environment)
         player = self._players.pop(environment, None)
         if player is not None:
             del self._at[player.place]
+            self._lay_out(player, 0)
             self._weights.give_back(player.place)
 
     def ran(self, environment: int, cycles: int, end: SliceEnd, now: int) -> None:
@@ -116,24 +120,29 @@ class Lottery(CpuPolicy):
         player = self._players.get(environment) or self._player(environment)
         if not player.entered:
             player.entered = True
-            self._weights.add(player.place, player.weight)
+            self._entered += 1
+            if player.laid_out != player.weight:
+                self._lay_out(player, player.weight)
 
     def _leave(self, environment: int) -> None:
         player = self._players.get(environment)
         if player is not None and player.entered:
             player.entered = False
-            self._weights.add(player.place, -player.weight)
+            self._entered -= 1
 
     def _choose(self, now: int) -> Choice | None:
         weights = self._weights
-        while weights.total:
+        while self._entered:
             player = self._at[weights.at(self._bits(64) * weights.total >> 64)]
+            if not player.entered:
+                self._lay_out(player, 0)
+                continue
             if player.advanced:
                 player.advanced = False
                 self._set_weight(player, player.tickets * TICKET_PARTS)
                 continue
             player.entered = False
-            weights.add(player.place, -player.weight)
+            self._entered -= 1
             player.weight = player.tickets * TICKET_PARTS
             environment = player.environment
             return self._turns.get(environment) or self._turn(environment)
@@ -151,9 +160,13 @@ class Lottery(CpuPolicy):
         return player
 
     def _set_weight(self, player: Player, weight: int) -> None:
-        if player.entered:
-            self._weights.add(player.place, weight - player.weight)
         player.weight = weight
+        if player.entered:
+            self._lay_out(player, weight)
+
+    def _lay_out(self, player: Player, weight: int) -> None:
+        self._weights.add(player.place, weight - player.laid_out)
+        player.laid_out = weight
 
 
 class ForcedLottery(Lottery):

@@ -5,7 +5,8 @@ and when to let go before the end, is the application's choice.  All times are c
 
 1. `runnable` queues an environment; queued again, it stays where it is.  `next` takes one *off* the queue.
 2. Every choice of `next` is answered by one `ran` when that slice is over, and `ran` is called before the `runnable` or
-   `not_runnable` that says how it goes on.  A slice nobody chose (a directed yield) is reported by `ran` all the same.
+   `not_runnable` that says how it goes on.  A choice that was of no use is a slice of 0 cycles that has expired.  A slice
+   nobody chose (a directed yield) is reported by `ran` all the same.
 3. An environment with several contexts may be queued while it runs, and may run on several processors at once.
 4. The order depends on the calls and on `seed` and on nothing else.
 5. An urgent environment comes first, but only once until somebody has had an ordinary turn: environments that keep each
@@ -116,8 +117,8 @@ class CpuPolicy(ABC):
     def preempts(self, environment: int, running: int) -> bool:
         """Whether `environment`, just queued, has such precedence over `running` that the latter's slice should end now.
 
-        The kernel asks after *every* `runnable`, once free processors have chosen and if `environment` is still queued, about
-        each that runs: one that was preempted, or whose slice is over, may in turn preempt another.
+        The kernel asks after *every* `runnable`, once free processors have chosen and if `environment` is still queued,
+        about each that runs: one that was preempted, or whose slice is over, may in turn preempt another.
         """
         return False
 

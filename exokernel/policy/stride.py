@@ -7,10 +7,10 @@ active clients, weighted by their tickets; a client that leaves remembers how fa
 back at the same distance, so that sleeping neither saves up nor loses.
 
 What is this implementation's own: a quantum is charged when a slice begins and what was not used is given back when it
-ends, so that the passes are right while several processors run; and on several processors a client with more tickets than
-one processor is worth cannot use its share, so what it lags behind the others is limited.  Otherwise its claim would grow
-without end and be paid by whoever comes next (Chandra, Adler, Goyal and Shenoy, Surplus Fair Scheduling, OSDI 2000,
-describe the problem and adjust the weights instead).
+ends, so that the passes are right while several processors run, and who wakes within a slice has no claim to it; and on
+several processors a client with more tickets than one processor is worth cannot use its share, so what it lags behind the
+others is limited.  Otherwise its claim would grow without end and be paid by whoever comes next (Chandra, Adler, Goyal and
+Shenoy, Surplus Fair Scheduling, OSDI 2000, describe the problem and adjust the weights instead).
 """
 
 from dataclasses import dataclass

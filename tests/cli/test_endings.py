@@ -140,7 +140,7 @@ def test_stopping_at_a_death_that_the_library_reports_shows_the_access_that_fail
 
 def test_a_death_in_a_downcall_is_told_with_the_rule_the_instruction_and_the_call(tmp_path: Path) -> None:
     (tmp_path / "mine.c").write_text(
-        '#include "exo.h"\nint main(void) {\n    exo_set_upcall_stack(0x7000000000, 4096, EXO_SELF);\n'
+        '#include "exo.h"\nint main(void) {\n    exo_set_upcall_stack(0x7000000000, 4096, EXO_SELF, 0);\n'
         "    exo_console_write((char *)0x600000000000, 5);\n    return 0;\n}\n"
     )
     for option in ([], ["--stop-on", "death"]):

@@ -45,7 +45,7 @@ ENDS: dict[str, tuple[str, int, Cause | None]] = {
     "a foreign call": ("mov eax, 1\n syscall", 128, Cause.FOREIGN_CALL),
     "an interrupt": ("int3", 128, Cause.INTERRUPT),
     "its stack": (
-        "exo set_upcall_stack, 0x1000, 4096, 0\n exo set_upcall, 0, &handler, 0\n mov rax, [0x10]",
+        "exo set_upcall_stack, 0x1000, 4096, 0, 0\n exo set_upcall, 0, &handler, 0\n mov rax, [0x10]",
         128,
         Cause.UPCALL_STACK,
     ),

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exokernel.policy.round_robin import RoundRobin
 from exokernel.policy.memory import (
     MEMORY_POLICIES,
     Guaranteed,
@@ -103,45 +102,3 @@ def test_oldest_asks_the_holders_of_the_oldest_frames() -> None:
     assert {a.environment: a.count for a in asks} == {1: 1, 2: 2}
     assert SeizeOldest(3).pick(View(rows, frames), 1, 1) == [2, 4, 3]
     assert SeizeLargest(1).pick(View([owner(1, 9, 2), owner(2, 2, 2)], frames), 1, 1) == [4]
-
-
-def test_everybody_in_turn() -> None:
-    policy = RoundRobin()
-    for number in (1, 2, 3):
-        policy.runnable(number)
-    assert [policy.next() for _ in range(6)] == [1, 2, 3, 1, 2, 3]
-    policy.not_runnable(2)
-    assert [policy.next() for _ in range(4)] == [1, 3, 1, 3]
-    policy.runnable(2, urgent=True)
-    assert policy.next() == 2
-
-
-@given(st.lists(st.tuples(st.sampled_from(["run", "urgent", "stop", "next"]), st.integers(1, 4)), max_size=200))
-@examples(100)
-def test_who_stays_runnable_is_never_shut_out(events: list[tuple[str, int]]) -> None:
-    """Environment 9 stays runnable: whatever the others do, it runs at least every so many turns."""
-    policy = RoundRobin()
-    policy.runnable(9)
-    since = 0
-    for what, number in events:
-        if what == "next":
-            since = 0 if policy.next() == 9 else since + 1
-            assert since <= 2 * 4 * 4
-        elif what == "stop":
-            policy.not_runnable(number)
-        else:
-            policy.runnable(number, urgent=what == "urgent")
-
-
-def test_two_that_keep_each_other_urgent_do_not_shut_out_a_third() -> None:
-    policy = RoundRobin()
-    for number in (1, 2, 3):
-        policy.runnable(number)
-    ran = []
-    for _ in range(300):
-        number = policy.next()
-        ran.append(number)
-        if number in (1, 2):
-            policy.not_runnable(number)
-            policy.runnable(3 - number, urgent=True)
-    assert ran.count(3) > 60

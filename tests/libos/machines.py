@@ -16,8 +16,8 @@ from exokernel.kernel.kernel import Kernel, Outcome, Settings
 from exokernel.machine.cpu import FastCpu
 from exokernel.machine.disk import Attachment, Disk
 from exokernel.machine.memory import PhysicalMemory
-from exokernel.policy.round_robin import RoundRobin
 from exokernel.policy.memory import LargestHolder, MemoryPolicy
+from exokernel.policy.round_robin import RoundRobin
 from libos.interface import SONAME
 from libos.loader import Loader
 from libos.plan import Program

@@ -12,8 +12,8 @@ from exokernel.kernel.kernel import Kernel
 from exokernel.machine.cpu import FastCpu
 from exokernel.machine.disk import Disk
 from exokernel.machine.memory import PhysicalMemory
-from exokernel.policy.round_robin import RoundRobin
 from exokernel.policy.memory import LargestHolder, MemoryPolicy
+from exokernel.policy.round_robin import RoundRobin
 from libos.base import LibraryOS
 from libos.interface import SONAME
 from libos.names import library_named

@@ -171,7 +171,8 @@ def test_a_number_in_the_kernels_range_that_names_nothing_is_refused() -> None:
     result = attack(
         "mov rbx, 0x45580000\n again: mov rax, rbx\n mov rdi, -1\n mov rsi, -1\n mov rdx, -1\n mov r10, -1\n"
         " mov r8, -1\n mov r9, -1\n"
-        "cmp rbx, 0x45580035\n je skip\n cmp rbx, 0x45580021\n je skip\n syscall\n skip: inc rbx\n"
+        "cmp rbx, 0x45580035\n je skip\n cmp rbx, 0x45580021\n je skip\n cmp rbx, 0x4558002b\n je skip\n"
+        "cmp rbx, 0x4558003f\n je skip\n syscall\n skip: inc rbx\n"
         " cmp rbx, 0x45590000\n jne again\n"
         "mov rax, 0x45580077\n syscall\n note rax\n exit 1"
     )

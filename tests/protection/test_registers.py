@@ -189,7 +189,7 @@ def test_registers_of_another_are_not_read_nor_set(context: int) -> None:
         note rax
         exo set_upcall, 0, {{CODE}}, {{victim}}
         note rax
-        exo set_upcall_stack, {{DATA}}, 4096, {{victim}}
+        exo set_upcall_stack, {{DATA}}, 4096, {{victim}}, 0
         note rax
         exo set_quota, {{victim}}, 5, 0
         note rax

@@ -56,7 +56,7 @@ def test_an_entry_that_cannot_be_executed_ends_the_environment(entry: int) -> No
     ],
 )
 def test_no_up_call_stack_is_set_outside_the_user_half(base: int, size: int) -> None:
-    result = attack(f"mov rdi, {base}\n mov rsi, {size}\n exo set_upcall_stack, rdi, rsi, 0\n note rax\n exit 1")
+    result = attack(f"mov rdi, {base}\n mov rsi, {size}\n exo set_upcall_stack, rdi, rsi, 0, 0\n note rax\n exit 1")
     assert result.error(0) is Error.BAD_ARGUMENT
 
 
@@ -65,8 +65,8 @@ def test_no_up_call_stack_is_set_outside_the_user_half(base: int, size: int) -> 
     [
         "exo remove_mapping, {UPCALL_STACK} + 4096, 0",
         "exo create_mapping, {UPCALL_STACK} + 4096, {data_frame}, 1, 0",
-        "exo set_upcall_stack, 0x10000000, 4096, 0",
-        "exo set_upcall_stack, {CODE}, 4096, 0",
+        "exo set_upcall_stack, 0x10000000, 4096, 0, 0",
+        "exo set_upcall_stack, {CODE}, 4096, 0, 0",
     ],
 )
 def test_an_up_call_stack_that_cannot_be_written_ends_the_environment(spoil: str) -> None:
