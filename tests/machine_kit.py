@@ -22,7 +22,7 @@ from hypothesis import settings
 from exokernel.abi import layout, pages
 from exokernel.abi.downcalls import BY_NAME, Exo
 from exokernel.abi.errors import Error
-from exokernel.abi.flags import ANY, FOREVER, Event, PageBits, Rights, Sharing, Subject
+from exokernel.abi.flags import ANY, FOREVER, Begin, Compare, Event, PageBits, Rights, Sharing, Subject
 from exokernel.abi.layout import PAGE_SHIFT, PAGE_SIZE, SECTOR_SIZE
 from exokernel.abi.upcalls import Upcall
 from exokernel.kernel import calls
@@ -34,7 +34,7 @@ from exokernel.machine.cpu import Cpu, FastCpu
 from exokernel.machine.disk import Disk
 from exokernel.machine.memory import PhysicalMemory
 from exokernel.policy.memory import LargestHolder, MemoryPolicy
-from exokernel.policy.round_robin import RoundRobin
+from exokernel.policy.processor import CPU_POLICIES
 
 assert calls.complete()
 
@@ -56,7 +56,7 @@ _NAMES: dict[str, int] = {
     **{name: row.number for name, row in BY_NAME.items()},
     **{
         f"{kind.__name__}_{member.name}": int(member)
-        for kind in (Upcall, Event, Rights, Sharing, PageBits, Subject)
+        for kind in (Upcall, Event, Rights, Sharing, PageBits, Subject, Compare, Begin)
         for member in kind
     },
     **{name: getattr(layout, name) for name in dir(layout) if name.isupper() and isinstance(getattr(layout, name), int)},
@@ -141,8 +141,10 @@ class Machine:
         sectors: int = 2048,
         policy: MemoryPolicy | None = None,
         make_cpu: Callable[[PhysicalMemory, int], Cpu] = FastCpu,
+        cpu_policy: str = "round-robin",
         **numbers: Any,
     ) -> None:
+        settings = Settings(**numbers)
         self.memory = PhysicalMemory(frames << PAGE_SHIFT)
         self.disk = Disk(sectors)
         self.traps: list[tuple[Any, ...]] = []
@@ -151,8 +153,8 @@ class Machine:
             make_cpu,
             self.disk,
             policy or LargestHolder(),
-            RoundRobin(Settings(**numbers).quantum),
-            settings=Settings(**numbers),
+            CPU_POLICIES[cpu_policy](settings.quantum, cpus=settings.cpus),
+            settings=settings,
         )
         self.free_at_start = len(self.kernel.frames.free)
 

@@ -536,7 +536,8 @@ class Exo:
 
     @downcall(0x3B, "environments", "0", "the context is the caller's", Error.NO_SUCH_CONTEXT)
     async def keep(self, context: ContextNumber) -> int:
-        """Do not resume the interrupted context when its handler ends; `resume` does so later."""
+        """Do not resume the interrupted context when its handler ends, or stop one that is ready and not running on another
+        processor; `resume` lets it go on later."""
         ...
 
     @downcall(0x3C, "environments", "0", "the context is the caller's", Error.NO_SUCH_CONTEXT)

@@ -192,6 +192,7 @@ def end_context(kernel: Kernel, caller: Environment, context: Context, number: i
     if ending.wait is not None:
         kernel.end_wait(caller, ending)
     transfer.no_reply(kernel, ending)
+    caller.forget_interrupted(ending.number)
     caller.stop(ending, ContextState.STOPPED)
     del caller.contexts[ending.number]
     if not caller.contexts:
@@ -232,7 +233,13 @@ def set_register(
 
 @serves("keep")
 def keep(kernel: Kernel, caller: Environment, context: Context, number: int) -> int:
-    """Leave an interrupted context stopped."""
+    """Leave an interrupted context stopped, or stop one that is ready and not on another processor."""
+    kept = caller.contexts.get(number)
+    if kept is not None and kept is not context and kept.state is ContextState.READY:
+        if kept.processor not in (None, kernel.processor):
+            raise Refusal(Error.NO_SUCH_CONTEXT)
+        caller.stop(kept, ContextState.STOPPED)
+        kernel.consider(caller)
     _own_context(caller, number).kept = True
     return 0
 
@@ -241,6 +248,7 @@ def keep(kernel: Kernel, caller: Environment, context: Context, number: int) -> 
 def resume(kernel: Kernel, caller: Environment, context: Context, number: int) -> int:
     """Let a stopped context run again, after whatever is ready now."""
     stopped = _own_context(caller, number)
+    caller.forget_interrupted(number)
     stopped.kept = False
     stopped.state = ContextState.READY
     caller.ready.insert(0, stopped)

@@ -244,6 +244,12 @@ class Environment:
             context.state = ContextState.READY
             self.ready.append(context)
 
+    def forget_interrupted(self, number: int) -> None:
+        """A context has been resumed or is going: no handler that interrupted it lets it go on when it ends."""
+        for context in self.contexts.values():
+            if context.interrupted == number:
+                context.interrupted = None
+
     def handles(self, upcall: Upcall) -> bool:
         """Whether the library has an entry for this up-call."""
         if self.library is not None:

@@ -100,12 +100,16 @@ class Scheduling(Lifecycle):
             if choice is None:
                 break
             environment = self.environments[choice.environment]
-            if self.could_run(environment):
-                found = self._begin(processor, environment, choice.cycles)
-            elif environment.watching:
-                aside.append(environment.number)
+            can_run = self.could_run(environment)
+            found = can_run and self._begin(processor, environment, choice.cycles)
+            if not found:
+                self.cpu_policy.ran(environment.number, 0, SliceEnd.EXPIRED, self.clock.now)
+                if can_run:
+                    self.consider(environment)
+                elif environment.watching:
+                    aside.append(environment.number)
         for number in aside:
-            self.cpu_policy.runnable(number)
+            self.cpu_policy.runnable(number, False, self.clock.now)
         return found
 
     def _next_owner(self, processor: Processor) -> Environment | None:
@@ -122,10 +126,9 @@ class Scheduling(Lifecycle):
         )
 
     def _begin(self, processor: Processor, environment: Environment, cycles: int) -> bool:
-        """Begin a slice of so many cycles, less what the environment owes.  False if that is all of it."""
+        """Begin a slice of so many cycles, less what the environment owes.  False, and it owes less, if that is all of it."""
         if environment.debt >= cycles:
             environment.debt -= cycles
-            self.consider(environment)
             return False
         cycles -= environment.debt
         environment.debt = 0
@@ -138,7 +141,7 @@ class Scheduling(Lifecycle):
         processor.end = clock.now + cycles
         processor.due = NEVER
         if self._several and sum(context.processor is None for context in environment.ready) > 1:
-            self.cpu_policy.runnable(environment.number)
+            self.cpu_policy.runnable(environment.number, False, clock.now)
         return True
 
     # Within a slice.
@@ -172,17 +175,20 @@ class Scheduling(Lifecycle):
             self.consider(lent)
 
     def became_runnable(self, environment: int) -> None:
-        for processor in self.processors if self._several or self._may_preempt else ():
-            if processor.owner is None:
-                self.horizon = 0
-            elif (
-                self._may_preempt
-                and processor.due == NEVER
-                and processor.owner.number != environment
-                and self.cpu_policy.preempts(environment, processor.owner.number)
-            ):
-                processor.end = min(processor.end, self.clock.now)
-                self.horizon = 0
+        if self._several and any(processor.environment is None for processor in self.processors):
+            self.horizon = 0
+        elif self._may_preempt:
+            for processor in self.processors:
+                owner = processor.owner
+                if (
+                    owner is not None
+                    and owner.number != environment
+                    and processor.due == NEVER
+                    and self.cpu_policy.preempts(environment, owner.number)
+                ):
+                    processor.end = min(processor.end, self.clock.now)
+                    self.horizon = 0
+                    break
 
     # The end of a slice.
 
@@ -191,6 +197,8 @@ class Scheduling(Lifecycle):
         context = next((one for one in environment.ready if one.processor is processor), None)
         if processor.due != NEVER:
             self._overrun(environment, context)
+            return True
+        if not self._owned and not self.cpu_policy.anybody_waits():
             return True
         if self.cpu_policy.forced or not environment.handles(Upcall.PLEASE_RELEASE_CPU):
             if context is not None and context.machine is not None:

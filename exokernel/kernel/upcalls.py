@@ -81,10 +81,15 @@ class UpcallDelivery:
         if not environment.pending:
             return None
         if environment.library is not None:
-            running = {context.upcall for context in environment.contexts.values()}
+            running = {(one.upcall, one.interrupted) for one in environment.contexts.values() if one.upcall is not None}
+            kinds = {upcall for upcall, _ in running}
             critical = self._kernel.exposed.own_word(environment, exposed.CRITICAL)
             for waiting in environment.pending if not critical else ():
-                if waiting.upcall not in running:
+                meant = waiting.context
+                if meant is None:
+                    if waiting.upcall not in kinds:
+                        return waiting, None
+                elif meant.processor in (None, processor) and (waiting.upcall, meant.number) not in running:
                     return waiting, None
             return None
         active = 0
@@ -127,9 +132,9 @@ class UpcallDelivery:
         waiting, context = found
         environment.pending.remove(waiting)
         if context is None:
-            interrupted = waiting.context
-            if interrupted is None or interrupted.state is ContextState.READY:
-                self.start_handler(environment, interrupted, waiting.upcall, waiting.arguments)
+            meant = waiting.context
+            interrupted = meant if meant is not None and meant.state is ContextState.READY else None
+            self.start_handler(environment, interrupted, waiting.upcall, waiting.arguments)
             return True
         assert context.machine is not None
         if context.state is ContextState.BLOCKED:

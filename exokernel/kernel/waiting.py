@@ -39,10 +39,10 @@ class Waiting(Core):
         if environment.state is not State.ALIVE:
             self.cpu_policy.not_runnable(number)
         elif environment.free_context() is not None or self.upcalls.deliverable(environment) is not None:
-            self.cpu_policy.runnable(number, urgent)
+            self.cpu_policy.runnable(number, urgent, self.clock.now)
             self.became_runnable(number)
         elif environment.watching:
-            self.cpu_policy.runnable(number)
+            self.cpu_policy.runnable(number, False, self.clock.now)
         else:
             self.cpu_policy.not_runnable(number)
 

@@ -73,6 +73,7 @@ class CpuPolicy(ABC):
         self._turns: dict[int, Choice] = {}
         self._urgent: OrderedDict[int, None] = OrderedDict()
         self._hurried: set[int] = set()
+        self._waiting: set[int] = set()
 
     def runnable(self, environment: int, urgent: bool = False, now: int = 0) -> None:
         """`environment` can run and has no processor: it goes into the queue, unless it is there.
@@ -80,6 +81,7 @@ class CpuPolicy(ABC):
         `urgent`: it has been asked for something and should hear of it soon.  `now` in cycles; 0 if unknown, which is as
         good as the latest moment the policy has heard of.  Only promises made by `reserve` depend on it.
         """
+        self._waiting.add(environment)
         if urgent and environment not in self._hurried:
             if environment not in self._urgent:
                 self._leave(environment)
@@ -89,6 +91,7 @@ class CpuPolicy(ABC):
 
     def not_runnable(self, environment: int) -> None:
         """`environment` has nothing to run: it leaves the queue, if it is there."""
+        self._waiting.discard(environment)
         if environment in self._urgent:
             del self._urgent[environment]
         else:
@@ -105,11 +108,18 @@ class CpuPolicy(ABC):
         if self._urgent:
             environment, _ = self._urgent.popitem(last=False)
             self._hurried.add(environment)
+            self._waiting.discard(environment)
             return self._favour(environment, now)
         choice = self._choose(now)
-        if self._hurried and choice is not None:
-            self._hurried.clear()
+        if choice is not None:
+            self._waiting.discard(choice.environment)
+            if self._hurried:
+                self._hurried.clear()
         return choice
+
+    def anybody_waits(self) -> bool:
+        """Whether somebody is queued: if not, whoever runs may as well go on."""
+        return bool(self._waiting)
 
     def ran(self, environment: int, cycles: int, end: SliceEnd, now: int) -> None:  # noqa: B027
         """`environment` has had a processor for `cycles`, until `now`.  By default what one used does not matter."""

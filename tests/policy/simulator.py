@@ -118,6 +118,7 @@ class Simulation:
 
     def __post_init__(self) -> None:
         self._running: list[tuple[Choice, int] | None] = [None] * self.cpus
+        self._woken: list[int] = []
 
     def start(self, environment: int, program: Program, at: int = 0) -> None:
         """A new environment, at cycle `at`."""
@@ -136,14 +137,13 @@ class Simulation:
     def run(self, until: int) -> None:
         """Go on until this cycle."""
         while True:
-            for cpu in range(self.cpus):
-                self._dispatch(cpu)
+            self._choose()
             slice_ends = [self._end_of(cpu) for cpu in range(self.cpus)]
             self.now = min([*slice_ends, until, *(cycle for cycle, _, _ in self._timers[:1])])
             if self.now >= until:
                 return
             for cpu, end in enumerate(slice_ends):
-                if end == self.now == self._end_of(cpu):
+                if end == self.now:
                     self._stop(cpu)
             while self._timers and self._timers[0][0] <= self.now:
                 heappop(self._timers)[2]()
@@ -185,15 +185,23 @@ class Simulation:
         self._wake(environment)
 
     def _wake(self, environment: int, urgent: bool = False) -> None:
-        """Queue it; if no free processor takes it, ask whether it should have one that is not free."""
         self.policy.runnable(environment, urgent, self.now)
+        self._woken.append(environment)
+
+    def _choose(self) -> None:
+        """Free processors choose; then whoever has become runnable may take one that is not free, and so on."""
         for cpu in range(self.cpus):
             self._dispatch(cpu)
-        for cpu, running in enumerate(self._running):
-            if self._is_running(environment):
-                return
-            if running is not None and self.policy.preempts(environment, running[0].environment):
-                self._stop(cpu)
+        while self._woken:
+            environment = self._woken.pop(0)
+            for cpu, running in enumerate(self._running):
+                if (
+                    running is not None
+                    and not self._is_running(environment)
+                    and self.policy.preempts(environment, running[0].environment)
+                ):
+                    self._stop(cpu)
+                    self._dispatch(cpu)
 
     def _dispatch(self, cpu: int) -> None:
         if self._running[cpu] is None and (choice := self.policy.next(self.now)) is not None:
@@ -227,4 +235,3 @@ class Simulation:
 
     def _is_running(self, environment: int) -> bool:
         return any(running is not None and running[0].environment == environment for running in self._running)
-

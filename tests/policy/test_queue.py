@@ -129,7 +129,41 @@ def test_an_urgent_one_comes_first_and_once(name: str) -> None:
 
 
 @each_policy
-@given(st.lists(st.tuples(environments, st.booleans(), st.integers(1, QUANTUM)), min_size=30, max_size=60), st.integers(1, 5))
+def test_after_somebodys_ordinary_turn_it_may_be_urgent_again(name: str) -> None:
+    policy = CPU_POLICIES[name](QUANTUM)
+    for number in range(1, 30):
+        policy.runnable(number)
+    for _ in range(3):
+        policy.runnable(17, urgent=True)
+        assert (choice := policy.next(0)) is not None
+        assert choice.environment == 17
+        policy.runnable(17, urgent=True)
+        assert (choice := policy.next(0)) is not None
+        assert choice.environment != 17, "not twice in a row"
+        policy.runnable(17)
+
+
+@each_policy
+def test_who_uses_nothing_again_and_again_does_not_shut_out_another(name: str) -> None:
+    """The other one uses all of its slice each time, and comes again all the same."""
+    policy = CPU_POLICIES[name](QUANTUM, 1)
+    policy.runnable(2)
+    policy.runnable(1)
+    order = []
+    for _ in range(2000):
+        choice = policy.next(0)
+        assert choice is not None
+        order.append(choice.environment)
+        used = QUANTUM if choice.environment == 2 else 0
+        policy.ran(choice.environment, used, SliceEnd.EXPIRED if used else SliceEnd.YIELDED, 0)
+        policy.runnable(choice.environment)
+    assert order.count(2) >= 5
+
+
+@each_policy
+@given(
+    st.lists(st.tuples(environments, st.booleans(), st.integers(1, QUANTUM)), min_size=30, max_size=60), st.integers(1, 5)
+)
 @examples(40)
 def test_those_who_keep_each_other_urgent_get_one_turn_each_between_ordinary_turns(
     name: str, turns: list[tuple[int, bool, int]], count: int
@@ -152,7 +186,9 @@ def test_those_who_keep_each_other_urgent_get_one_turn_each_between_ordinary_tur
             policy.runnable(other, urgent=True)
         policy.runnable(min(number, count), urgent=True)
     # The one that nobody hurries has ordinary turns only; among the others' urgent turns it must not be lost.
-    longest = max(stop - start for start, stop in pairwise([-1, *(i for i, n in enumerate(order) if n == count + 1), len(order)]))
+    longest = max(
+        stop - start for start, stop in pairwise([-1, *(i for i, n in enumerate(order) if n == count + 1), len(order)])
+    )
     assert longest <= {"lottery": 30 * (count + 1) ** 2}.get(name, 2 * (count + 1) ** 2 + 1)
 
 
@@ -161,7 +197,9 @@ def test_those_who_keep_each_other_urgent_get_one_turn_each_between_ordinary_tur
     st.lists(
         st.tuples(
             st.integers(1, 400),
-            st.lists(st.tuples(st.integers(1, 3 * QUANTUM), st.none() | st.integers(1, 5 * QUANTUM)), min_size=1, max_size=4),
+            st.lists(
+                st.tuples(st.integers(20, 3 * QUANTUM), st.none() | st.integers(1, 5 * QUANTUM)), min_size=1, max_size=4
+            ),
         ),
         max_size=6,
     ),
@@ -182,7 +220,7 @@ def test_nobody_starves_and_no_processor_idles_while_somebody_waits(
         simulation.start(number, scripted(steps))
     for cycle, number in urgencies:
         simulation.at(cycle, lambda number=number: simulation.urge(number))  # type: ignore[misc]
-    end = 400 * QUANTUM
+    end = 250 * QUANTUM
     simulation.run(end)
     mine = [0, *(s.start for s in simulation.slices if s.environment == 99), end]
     n, share = len(others), 100 / (100 + sum(tickets for tickets, _ in others))
@@ -265,7 +303,9 @@ def test_only_deadline_makes_promises(name: str) -> None:
     assert CPU_POLICIES[name]().reserve(1, 10, 100, 0) == (name == "deadline")
 
 
-@given(st.lists(st.tuples(st.sampled_from(["put", "discard", "pop", "first"]), environments, st.integers(0, 4)), max_size=200))
+@given(
+    st.lists(st.tuples(st.sampled_from(["put", "discard", "pop", "first"]), environments, st.integers(0, 4)), max_size=200)
+)
 @examples(100)
 def test_an_ordering_is_a_sorted_list(events: list[tuple[str, int, int]]) -> None:
     ordering = Ordering()
