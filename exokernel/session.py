@@ -133,7 +133,8 @@ class Session:
 
     def _make_cpu(self, memory: PhysicalMemory, supervisor: int) -> FastCpu:
         recording = self.scenario.record_references is not None
-        self._cpu = FastCpu(memory, supervisor, record=(PAGE_SIZE, PROGRAM_END) if recording else None)
+        several = self.scenario.cpus > 1
+        self._cpu = FastCpu(memory, supervisor, record=(PAGE_SIZE, PROGRAM_END) if recording else None, split=several)
         return self._cpu
 
     def _write(self, environment: int, text: bytes) -> None:

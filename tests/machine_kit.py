@@ -14,6 +14,7 @@ import re
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import keystone
@@ -148,6 +149,8 @@ class Machine:
         self.memory = PhysicalMemory(frames << PAGE_SHIFT)
         self.disk = Disk(sectors)
         self.traps: list[tuple[Any, ...]] = []
+        if make_cpu is FastCpu and settings.cpus > 1:
+            make_cpu = partial(FastCpu, split=True)
         self.kernel = Kernel(
             self.memory,
             make_cpu,

@@ -134,7 +134,8 @@ def step(kernel: Kernel, environment: Environment, context: Context) -> None:
 
 def _ended(kernel: Kernel, environment: Environment, context: Context) -> None:
     """A coroutine has returned: a handler lets what it interrupted go on; a program's end is its environment's."""
-    environment.stop(context, ContextState.STOPPED)
+    environment.ready.remove(context)
+    context.state = ContextState.STOPPED
     del environment.contexts[context.number]
     if context.upcall is not None:
         kernel.upcalls.handler_ended(environment, context)

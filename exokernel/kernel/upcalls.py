@@ -177,6 +177,7 @@ class UpcallDelivery:
             return None
         environment.accounts.upcalls += 1
         if context is not None:
+            handler.processor = context.processor
             environment.stop(context, ContextState.STOPPED)
         self._kernel.consider(environment)
         return handler
@@ -234,10 +235,11 @@ class UpcallDelivery:
         return True
 
     def handler_ended(self, environment: Environment, handler: Context) -> None:
-        """A handler's coroutine is over: the interrupted context goes on unless it is kept."""
+        """A handler's coroutine is over: the interrupted context goes on where the handler ran, unless it is kept."""
         transfer.no_reply(self._kernel, handler)
         if handler.interrupted is None:
             return
         context = environment.contexts.get(handler.interrupted)
         if context is not None and context.state is ContextState.STOPPED and not context.kept:
             environment.make_ready(context)
+            context.processor = handler.processor

@@ -9,8 +9,8 @@
 
 #include "_state.h"
 
-static unsigned slot(uint64_t pc) {
-    return (unsigned)(pc ^ pc >> 14) & (BLOCKS - 1);
+static unsigned slot(const Engine *e, uint64_t pc) {
+    return (unsigned)(pc ^ pc >> 14 ^ e->salt) & (BLOCKS - 1);
 }
 
 static int trapped_before(Instruction found) {
@@ -20,7 +20,7 @@ static int trapped_before(Instruction found) {
 /* Decodes the bytes of a block into its count; says if it has to be single-stepped. */
 static uint32_t survey(const uint8_t *bytes, uint32_t size, uint32_t *count) {
     uint32_t at = 0;
-    Instruction found = {0, PLAIN, 0, 0, 0};
+    Instruction found = {.kind = PLAIN};
     for (*count = 0; at < size; at += found.length, ++*count) {
         found = decode(bytes + at, size - at);
         if (!found.length || trapped_before(found) || found.kind == FLAGS_LOST)
@@ -34,7 +34,7 @@ static uint32_t survey(const uint8_t *bytes, uint32_t size, uint32_t *count) {
 /* Fills the table's entry for a block seen for the first time in this space. */
 static Block *learn(Engine *e, uint64_t pc, uint32_t size) {
     struct { uint64_t pc; uint16_t count, size; } translated = {0, 0, 0};
-    Block *b = &e->blocks[slot(pc)];
+    Block *b = &e->blocks[slot(e, pc)];
     b->pc = pc;
     b->space = e->space;
     b->size = size;
@@ -140,7 +140,7 @@ static void after_step(Engine *e) {
 }
 
 static void block_slowly(Engine *e, uint64_t pc, uint32_t size) {
-    Block *b = &e->blocks[slot(pc)];
+    Block *b = &e->blocks[slot(e, pc)];
     if (e->halt || !e->home)
         return;
     if (e->stepping) {

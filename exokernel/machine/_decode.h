@@ -30,7 +30,10 @@ typedef struct {
     uint8_t kind;
     uint8_t opcode;     /* of the one-byte map; meaningful for REPEATED */
     uint8_t rep;        /* F2 or F3, the prefix that counts */
-    uint8_t address32;  /* counts in ecx instead of rcx */
+    uint8_t address32;  /* counts in ecx instead of rcx, and addresses end at 4 GiB */
+    uint8_t rex, lock, data16, segment;  /* prefixes: the last of their kind, or 0 */
+    uint8_t map, vex;   /* opcode map: 0 one byte, 1 0F, 2 0F38, 3 0F3A */
+    uint8_t modrm;      /* where the ModRM byte is, or 0 */
 } Instruction;
 
 /* Operands after the opcode. Z is 2 bytes with a 66 prefix and 4 otherwise. */
@@ -148,7 +151,7 @@ static uint8_t two_byte_kind(uint8_t opcode, uint8_t modrm) {
 
 /* The instruction in the first of `left` bytes at `p`. */
 static Instruction decode(const uint8_t *p, unsigned left) {
-    Instruction found = {0, PLAIN, 0, 0, 0};
+    Instruction found = {.kind = PLAIN};
     unsigned at = 0, form, data16 = 0, wide = 0, map = 0, vex = 0, length;
     uint8_t opcode, modrm;
     if (left > 15)
@@ -158,15 +161,18 @@ static Instruction decode(const uint8_t *p, unsigned left) {
             return found;
         opcode = p[at];
         if ((opcode & 0xf0) == 0x40)
-            wide = opcode >> 3 & 1;
+            wide = (found.rex = opcode) >> 3 & 1;
         else if (opcode == 0x66)
-            data16 = 1;
+            data16 = found.data16 = 1;
         else if (opcode == 0x67)
             found.address32 = 1;
         else if (opcode == 0xf2 || opcode == 0xf3)
             found.rep = opcode;
-        else if (opcode != 0xf0 && opcode != 0x2e && opcode != 0x36 && opcode != 0x3e && opcode != 0x26
-                 && opcode != 0x64 && opcode != 0x65)
+        else if (opcode == 0xf0)
+            found.lock = 1;
+        else if (opcode == 0x2e || opcode == 0x36 || opcode == 0x3e || opcode == 0x26 || opcode == 0x64 || opcode == 0x65)
+            found.segment = opcode;
+        else
             break;
     }
     at++;
@@ -205,6 +211,9 @@ static Instruction decode(const uint8_t *p, unsigned left) {
     if (vex)
         found.kind = vex_kind(map, opcode);
     found.opcode = opcode;
+    found.map = (uint8_t)map;
+    found.vex = (uint8_t)vex;
+    found.modrm = form & M ? (uint8_t)at : 0;
     length = at;
     if (form & M)
         length += at < left ? modrm_length(p + at, left - at) : 1;

@@ -8,36 +8,30 @@
  *    holds an instruction that must be seen before it is executed, the guest is single-stepped with the trap flag
  *    (`stepping`), which the guest neither sees nor loses.
  *  - `space` names the root and the generation of the mappings; counts are never used in another space.
- *  - A context's vector registers stay in the engine while the context is `resident`; whoever wants to read them calls
- *    `leave_home` first. Context and engine point at each other without owning each other.
- *  - Before another context or another root, the whole processor state is set back to `home`, the state just after
- *    ring 3 was entered, so nothing of the one before remains.
+ *  - A context's vector registers stay in the engine while the context is `resident`, and in the state `kept` for it
+ *    after that; whoever wants to read them calls `settle_vector` first. Context and engine point at each other without
+ *    owning each other.
+ *  - Before another context or another root, the whole processor state is replaced, by what this context itself left in
+ *    this engine or else by `home`, the state just after ring 3 was entered; so nothing of the one before remains.
+ *  - The words go in and out with the first few hundred bytes of the saved state, `front`, which hold all of them;
+ *    RFLAGS, which the processor keeps in pieces, by its register number, and RIP as the argument of `emu_start`.
+ *  - With `split`, an unlocked read-modify-write instruction at the end of a budget is half done; see `_split.h`.
  *  - Unicorn never resets `old_exception` after an exception; `acknowledge` does, or the next would be a double fault.
  *
  * Unicorn is used through addresses of functions in the library that the `unicorn` package has loaded.
- */#include "_clock.h"
+ */
+#include "_clock.h"
+#include "_context.h"
 #include "_record.h"
+#include "_split.h"
 #include "_vector.h"
 
 static PyObject *MachineError;
-static PyTypeObject ContextType, TrapType;
-
-/* The words but RIP, which `emu_start` takes. */
-enum { LOADED = WORDS - 1 };
-static int word_ids[LOADED] = {35, 37, 38, 40, 43, 39, 36, 44, 106, 107, 108, 109, 110, 111, 112, 113,
-                               X86_EFLAGS, X86_FS_BASE, X86_GS_BASE};
-
-static void word_places(uint64_t *words, uint64_t *flags, void **places) {
-    for (int i = 0; i < 16; i++)
-        places[i] = &words[i];
-    places[16] = flags;
-    places[17] = &words[FS_BASE];
-    places[18] = &words[GS_BASE];
-}
+static PyTypeObject TrapType;
 
 static void on_block(void *uc, uint64_t pc, uint32_t size, void *data) {
     Engine *e = data;
-    Block *b = &e->blocks[slot(pc)];
+    Block *b = &e->blocks[slot(e, pc)];
     (void)uc;
     if (b->pc == pc && b->space == e->expected_space && b->match == size && e->remaining >= b->count) {
         e->remaining -= b->count;
@@ -92,6 +86,7 @@ static void on_out(void *uc, uint32_t port, int size, uint32_t value, void *data
 
 static void new_space(Engine *e) {
     e->space = e->generation << 20 | e->root >> 12;
+    e->salt = (unsigned)(e->space * 0x9e3779b97f4a7c15u >> 32);
 }
 
 static void apply_flushes(Engine *e) {
@@ -102,29 +97,48 @@ static void apply_flushes(Engine *e) {
     e->flush_code = e->flush_tlb = 0;
 }
 
+static void forget_exception(Engine *e, uint8_t *state) {
+    int32_t none = -1;
+    memcpy(state + e->old_exception, &none, sizeof none);
+}
+
+/* Replaces the whole processor state by that of `c` under `root`, but for the words. */
+static void enter(Engine *e, Context *c, uint64_t root) {
+    uint8_t *state = e->home;
+    if (c->home != e && (c->home || (has_kept(c) && c->kept->engine != e->number)))
+        settle_vector(c);
+    if (e->resident)
+        leave_home(e->resident);
+    if (has_kept(c))
+        state = c->kept->state;
+    forget_exception(e, state);
+    memcpy(state + e->cr3, &root, sizeof root);
+    e->uc.context_restore(e->handle, state);
+    if (state == e->home)
+        load_vector(e, c->vector);
+    e->uc.context_save(e->handle, e->front);
+    if (e->root != root)
+        e->flush_tlb = 1;
+    e->root = root;
+    e->resident = c;
+    c->home = e;
+}
+
+static void load_words(Engine *e, const uint64_t *words, uint64_t flags) {
+    for (unsigned i = 0; i < PLACED; i++)
+        memcpy((uint8_t *)e->front + e->word_at[i], &words[placed(i)], sizeof *words);
+    e->uc.context_restore(e->handle, e->front);
+    e->uc.reg_write(e->handle, X86_EFLAGS, &flags);
+}
+
 /* Makes the processor hold the registers of `c` and nothing else. */
 static void load(Engine *e, Context *c, uint64_t root) {
-    void *places[LOADED];
     uint64_t flags = (c->words[RFLAGS] & FLAGS_KEPT) | FLAGS_ALWAYS;
-    if (e->resident != c || e->root != root) {
-        if (c->home)
-            leave_home(c);
-        if (e->resident)
-            leave_home(e->resident);
-        memcpy((uint8_t *)e->home + e->cr3, &root, sizeof root);
-        e->uc.context_restore(e->handle, e->home);
-        if (e->root != root) {
-            e->root = root;
-            e->flush_tlb = 1;
-        }
-        load_vector(e, c->vector);
-        e->resident = c;
-        c->home = e;
-    }
+    if (e->resident != c || e->root != root)
+        enter(e, c, root);
     apply_flushes(e);
     new_space(e);
-    word_places(c->words, &flags, places);
-    e->uc.reg_write_batch(e->handle, word_ids, places, LOADED);
+    load_words(e, c->words, flags);
     e->guest_tf = !!(flags & FLAG_TF);
     e->stepping = e->guest_tf;
     e->low = 0;
@@ -134,10 +148,10 @@ static void load(Engine *e, Context *c, uint64_t root) {
 }
 
 static void store(Engine *e, Context *c, uint64_t rip) {
-    void *places[LOADED];
-    uint64_t flags = 0;
-    word_places(c->words, &flags, places);
-    e->uc.reg_read_batch(e->handle, word_ids, places, LOADED);
+    uint64_t flags = read_flags(e);
+    e->uc.context_save(e->handle, e->front);
+    for (unsigned i = 0; i < PLACED; i++)
+        memcpy(&c->words[placed(i)], (uint8_t *)e->front + e->word_at[i], sizeof *c->words);
     if (e->stepping)
         flags = (flags & ~(uint64_t)FLAG_TF) | (e->guest_tf ? FLAG_TF : 0);
     c->words[RFLAGS] = (flags & FLAGS_KEPT) | FLAGS_ALWAYS;
@@ -173,10 +187,9 @@ static void end_stepping(Engine *e) {
 /* Makes the processor forget the exception it delivered; returns the error code of that exception. */
 static uint32_t acknowledge(Engine *e) {
     uint32_t code;
-    int32_t none = -1;
     e->uc.context_save(e->handle, e->scratch);
     memcpy(&code, (uint8_t *)e->scratch + e->error_code, sizeof code);
-    memcpy((uint8_t *)e->scratch + e->old_exception, &none, sizeof none);
+    forget_exception(e, e->scratch);
     e->uc.context_restore(e->handle, e->scratch);
     return code;
 }
@@ -317,8 +330,7 @@ static int answer(Engine *e, int error, uint64_t *rip) {
 /* After a failure nothing in the engine is trusted: the next context starts from the state after ring 3 was entered. */
 static void forget_resident(Engine *e) {
     if (e->resident)
-        e->resident->home = NULL;
-    e->resident = NULL;
+        detach(e->resident);
     e->root = UINT64_MAX;
     e->flush_tlb = 1;
 }
@@ -368,7 +380,10 @@ static PyObject *engine_run(PyObject *self, PyObject *const *args, Py_ssize_t co
         return NULL;
     c = (Context *)args[0];
     e->running = 1;
+    e->runs++;
     load(e, c, root);
+    if (e->split)
+        store_late(e, c);
     e->remaining = budget;
     result = execute(e, c->words[RIP], &rip);
     e->running = 0;
@@ -382,6 +397,8 @@ static PyObject *engine_run(PyObject *self, PyObject *const *args, Py_ssize_t co
         forget_resident(e);
         set_trap(e, TRAP_EXCEPTION, 13, 0);
     }
+    if (e->split && e->trap->kind == e->kinds[TRAP_BUDGET])
+        load_early(e, c);
     if (e->record_failed) {
         e->record_failed = 0;
         return PyErr_NoMemory();
@@ -436,10 +453,30 @@ static int take_kinds(Engine *e, PyObject *kinds) {
     return 0;
 }
 
+static int take_layout(Engine *e, PyObject *layout) {
+    PyObject *places;
+    if (!PyArg_ParseTuple(layout, "IIIIO!", &e->old_exception, &e->error_code, &e->cr3, &e->header, &PyTuple_Type,
+                          &places))
+        return -1;
+    if (PyTuple_GET_SIZE(places) != PLACED) {
+        PyErr_Format(PyExc_ValueError, "%d places of words are needed", PLACED);
+        return -1;
+    }
+    for (Py_ssize_t i = 0; i < PLACED; i++) {
+        unsigned long place = PyLong_AsUnsignedLong(PyTuple_GET_ITEM(places, i));
+        if (place == (unsigned long)-1 && PyErr_Occurred())
+            return -1;
+        e->word_at[i] = (unsigned)place;
+    }
+    return 0;
+}
+
 static int engine_init(PyObject *self, PyObject *args, PyObject *kwargs) {
     Engine *e = (Engine *)self;
-    PyObject *functions, *kinds, *executed;
+    static uint64_t engines;
+    PyObject *functions, *kinds, *executed, *layout;
     unsigned long long handle, memory, size, low, high;
+    int split;
     if (kwargs && PyDict_GET_SIZE(kwargs)) {
         PyErr_SetString(PyExc_TypeError, "Engine takes no keyword arguments");
         return -1;
@@ -448,10 +485,10 @@ static int engine_init(PyObject *self, PyObject *args, PyObject *kwargs) {
         PyErr_SetString(PyExc_RuntimeError, "an Engine is initialised once");
         return -1;
     }
-    if (!PyArg_ParseTuple(args, "KO!KKO(III)O!(KK)", &handle, &PyTuple_Type, &functions, &memory, &size,
-                          &executed, &e->old_exception, &e->error_code, &e->cr3, &PyTuple_Type, &kinds, &low, &high))
+    if (!PyArg_ParseTuple(args, "KO!KKOO!O!(KK)p", &handle, &PyTuple_Type, &functions, &memory, &size, &executed,
+                          &PyTuple_Type, &layout, &PyTuple_Type, &kinds, &low, &high, &split))
         return -1;
-    if (take_functions(e, functions) || take_kinds(e, kinds)
+    if (take_functions(e, functions) || take_layout(e, layout) || take_kinds(e, kinds)
         || PyObject_GetBuffer(executed, &e->executed, PyBUF_WRITABLE))
         return -1;
     if ((uint64_t)e->executed.len < size / PAGE) {
@@ -462,7 +499,9 @@ static int engine_init(PyObject *self, PyObject *args, PyObject *kwargs) {
     e->memory = (uint8_t *)(uintptr_t)memory;
     e->size = size;
     e->generation = 1;
+    e->number = ++engines;
     e->root = UINT64_MAX;
+    e->split = split;
     e->record_low = low;
     e->record_high = high;
     e->recording = low < high;
@@ -477,17 +516,28 @@ static int engine_init(PyObject *self, PyObject *args, PyObject *kwargs) {
     return add_hooks(e);
 }
 
+/* Shortens a saved state, so that saving and restoring stop behind the last of the words. */
+static void shorten(Engine *e, void *state) {
+    uint64_t size = 0;
+    for (unsigned i = 0; i < PLACED; i++)
+        if (size < e->word_at[i] + sizeof(uint64_t) - e->header)
+            size = e->word_at[i] + sizeof(uint64_t) - e->header;
+    memcpy(state, &size, sizeof size);
+}
+
 /* Takes the processor's present state, ring 3 just entered, as the one every context starts from. */
 static PyObject *engine_adopt(PyObject *self, PyObject *none) {
     Engine *e = (Engine *)self;
     (void)none;
     if (!e->handle || e->home || e->uc.context_alloc(e->handle, &e->home)
-        || e->uc.context_alloc(e->handle, &e->scratch)) {
+        || e->uc.context_alloc(e->handle, &e->scratch) || e->uc.context_alloc(e->handle, &e->front)) {
         PyErr_SetString(MachineError, "the CPU could not save its state");
         return NULL;
     }
     acknowledge(e);
     e->uc.context_save(e->handle, e->home);
+    e->state_size = *(uint64_t *)e->home + e->header;
+    shorten(e, e->front);
     Py_RETURN_NONE;
 }
 
@@ -519,15 +569,15 @@ static PyObject *engine_drain_references(PyObject *self, PyObject *none) {
 
 /* Gives up everything but the memory of the object itself; may be called again. */
 static void shut(Engine *e) {
+    void *states[] = {e->home, e->scratch, e->front};
     if (e->resident)
-        leave_home(e->resident);
-    if (e->home)
-        e->uc.context_free(e->home);
-    if (e->scratch)
-        e->uc.context_free(e->scratch);
+        settle_vector(e->resident);
+    for (unsigned i = 0; i < 3; i++)
+        if (states[i])
+            e->uc.context_free(states[i]);
     if (e->handle)
         e->uc.close(e->handle);
-    e->home = e->scratch = NULL;
+    e->home = e->scratch = e->front = NULL;
     e->handle = NULL;
     free(e->blocks);
     free(e->references);
@@ -579,94 +629,6 @@ static PyTypeObject EngineType = {
     .tp_init = engine_init,
     .tp_dealloc = engine_dealloc,
     .tp_methods = engine_methods,
-};
-
-static void fresh(Context *c) {
-    static const uint8_t start[4] = {0x80, 0x1f, 0, 0};
-    if (c->home)
-        c->home->resident = NULL;
-    c->home = NULL;
-    memset(c->words, 0, 8 * WORDS);
-    memset(c->vector, 0, 512);
-    c->words[RFLAGS] = FLAGS_ALWAYS;
-    put16(c->vector, 0x37f);
-    memcpy(c->vector + 24, start, 4);
-}
-
-/* A memoryview of `size` new bytes, with the address of the bytes. */
-static PyObject *storage(Py_ssize_t size, const char *format, void *address) {
-    PyObject *bytes = PyByteArray_FromStringAndSize(NULL, size), *view, *cast;
-    if (!bytes)
-        return NULL;
-    *(char **)address = PyByteArray_AS_STRING(bytes);
-    view = PyMemoryView_FromObject(bytes);
-    Py_DECREF(bytes);
-    if (!view)
-        return NULL;
-    cast = PyObject_CallMethod(view, "cast", "s", format);
-    Py_DECREF(view);
-    return cast;
-}
-
-static PyObject *context_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-    Context *c = (Context *)type->tp_alloc(type, 0);
-    (void)args, (void)kwargs;
-    if (!c)
-        return NULL;
-    c->words_view = storage(8 * WORDS, "Q", &c->words);
-    c->vector_view = c->words_view ? storage(512, "B", &c->vector) : NULL;
-    if (!c->vector_view) {
-        Py_DECREF(c);
-        return NULL;
-    }
-    fresh(c);
-    return (PyObject *)c;
-}
-
-static void context_dealloc(PyObject *self) {
-    Context *c = (Context *)self;
-    if (c->home)
-        c->home->resident = NULL;
-    Py_XDECREF(c->words_view);
-    Py_XDECREF(c->vector_view);
-    Py_TYPE(self)->tp_free(self);
-}
-
-static PyObject *context_vector(PyObject *self, void *closure) {
-    Context *c = (Context *)self;
-    (void)closure;
-    leave_home(c);
-    return Py_NewRef(c->vector_view);
-}
-
-static PyObject *context_clear(PyObject *self, PyObject *none) {
-    (void)none;
-    fresh((Context *)self);
-    Py_RETURN_NONE;
-}
-
-static PyMethodDef context_methods[] = {
-    {"clear", context_clear, METH_NOARGS, NULL},
-    {NULL, NULL, 0, NULL},
-};
-static PyMemberDef context_members[] = {
-    {"words", T_OBJECT_EX, offsetof(Context, words_view), READONLY, NULL},
-    {NULL, 0, 0, 0, NULL},
-};
-static PyGetSetDef context_getset[] = {
-    {"vector", context_vector, NULL, NULL, NULL},
-    {NULL, NULL, NULL, NULL, NULL},
-};
-static PyTypeObject ContextType = {
-    PyVarObject_HEAD_INIT(NULL, 0)
-    .tp_name = "exokernel.machine._engine.Context",
-    .tp_basicsize = sizeof(Context),
-    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE,
-    .tp_new = context_new,
-    .tp_dealloc = context_dealloc,
-    .tp_methods = context_methods,
-    .tp_members = context_members,
-    .tp_getset = context_getset,
 };
 
 static void trap_dealloc(PyObject *self) {

@@ -22,9 +22,10 @@ class Engine:
         memory_address: int,
         memory_size: int,
         executed: bytearray,
-        offsets: tuple[int, int, int],
+        layout: tuple[int, int, int, int, tuple[int, ...]],
         kinds: tuple[TrapKind, ...],
         record: tuple[int, int],
+        split: bool,
         /,
     ) -> None: ...
     def adopt(self) -> None: ...

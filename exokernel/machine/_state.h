@@ -11,15 +11,19 @@
 #include <stddef.h>
 #include <structmember.h>
 
-#include "_decode.h"
+#include "_operand.h"
 
-enum { RAX, RBX, RCX, RDX, RSI, RDI, RBP, RSP, RIP = 16, RFLAGS, FS_BASE, GS_BASE, WORDS };
+/* The words with a place of their own in a saved state: all but RIP and RFLAGS, which Unicorn computes. */
+enum { PLACED = WORDS - 2 };
+
+static unsigned placed(unsigned i) {
+    return i < RIP ? i : i + 2;
+}
 
 /* Unicorn's numbers for registers, hooks, controls, errors. */
 enum {
     X86_EFLAGS = 25, X86_RIP = 41, X86_CS = 11, X86_CR2 = 52, X86_RCX = 38, X86_RSP = 44,
     X86_FP0 = 82, X86_FPSW = 31, X86_XMM0 = 122, X86_FPCW = 246, X86_FPTAG = 247, X86_MXCSR = 249,
-    X86_FS_BASE = 250, X86_GS_BASE = 251,
 };
 enum { INSN_CPUID = 113, INSN_IN = 218, INSN_OUT = 500, INSN_SYSCALL = 699, INSN_SYSENTER = 700 };
 enum { HOOK_INTR = 1, HOOK_INSN = 2, HOOK_BLOCK = 8, HOOK_MEM_READ = 1024, HOOK_MEM_WRITE = 2048, MEM_WRITE = 17 };
@@ -40,6 +44,10 @@ enum { TRAP_BUDGET, TRAP_DOWNCALL, TRAP_PAGE_FAULT, TRAP_EXCEPTION, TRAP_INTERRU
 #define ENTRY_ADDRESS 0xffffffffff000ull
 #define LAST_USER_PAGE 0x7ffffffffull
 #define PAGE 4096u
+#define ENTRY_PRESENT 1u
+#define ENTRY_WRITABLE 2u
+#define ENTRY_USER 4u
+#define ENTRY_NX ((uint64_t)1 << 63)
 
 typedef struct {
     int (*emu_start)(void *, uint64_t, uint64_t, uint64_t, size_t);
@@ -54,6 +62,7 @@ typedef struct {
     int (*context_restore)(void *, void *);
     int (*context_alloc)(void *, void **);
     int (*context_free)(void *);
+    int (*context_read_batch)(void *, int *, void **, int);
     int (*close)(void *);
 } Unicorn;
 enum { FUNCTIONS = sizeof(Unicorn) / sizeof(void *) };
@@ -71,12 +80,31 @@ enum halt { NOT, SPENT, STEP, STEPPED, REWIND, TRACED, SYSCALL, BEFORE, VECTOR, 
 
 typedef struct Engine Engine;
 
+/* A processor state put aside for a context: of use to the engine with that number, readable without any. */
+typedef struct {
+    uint64_t engine;                           /* 0: nothing is kept */
+    int (*read_batch)(void *, int *, void **, int);
+    _Alignas(16) uint8_t state[];
+} Kept;
+
+/* An instruction whose load has been made and whose store has not; good for one run of one engine. */
+typedef struct {
+    uint64_t engine, run;                      /* engine 0: there is none */
+    uint64_t root, rip, va;
+    uint8_t *at;                               /* the operand in host memory */
+    unsigned size;
+    uint8_t code[15], loaded[8];
+} Half;
+
+/* The newest vector registers are in the processor of `home`, else in `kept`, else in `vector`. */
 typedef struct {
     PyObject_HEAD
     PyObject *words_view, *vector_view;
     uint64_t *words;
     uint8_t *vector;
     Engine *home;
+    Kept *kept;
+    Half half;
 } Context;
 
 typedef struct {
@@ -95,13 +123,16 @@ struct Engine {
     Trap *trap;
     uint8_t *memory;
     uint64_t size;
-    void *home, *scratch;                      /* saved processor states */
+    void *home, *scratch, *front;              /* saved processor states; `front` is only the beginning of one */
     unsigned old_exception, error_code, cr3;   /* offsets in them */
+    unsigned word_at[PLACED], header;          /* more of them; the processor begins after the header */
+    size_t state_size;
     Context *resident;
-    int flush_tlb, flush_code, running;
-    uint64_t root, space, generation;
+    int flush_tlb, flush_code, running, split;
+    uint64_t root, space, generation, number, runs;
 
     uint64_t remaining, expected_space;        /* `expected_space` is 0 to send every block the slow way */
+    unsigned salt;                             /* of the space, for the table of blocks */
     Block *current, *blocks;
     enum halt halt;
     uint64_t halt_pc;
@@ -119,14 +150,15 @@ struct Engine {
     uint8_t bytes[BLOCK_BYTES];
 };
 
-/* Host address of guest byte `va` in the current space, or NULL where nothing is mapped. */
-static uint8_t *resolve(Engine *e, uint64_t va) {
+/* Host address of guest byte `va` in the current space, or NULL where nothing is mapped or an entry on the way has not
+ * all of the bits `needed` or any of the bits `refused`. */
+static uint8_t *reach(Engine *e, uint64_t va, uint64_t needed, uint64_t refused) {
     uint64_t table = e->root, entry, mask;
     for (int shift = 39;; shift -= 9) {
         if (table + PAGE > e->size)
             return NULL;
         entry = ((uint64_t *)(e->memory + table))[va >> shift & 511];
-        if (!(entry & 1))
+        if ((entry & needed) != needed || entry & refused)
             return NULL;
         if (shift == 12 || (shift < 39 && entry & 0x80)) {
             mask = ((uint64_t)1 << shift) - 1;
@@ -135,6 +167,10 @@ static uint8_t *resolve(Engine *e, uint64_t va) {
         }
         table = entry & ENTRY_ADDRESS;
     }
+}
+
+static uint8_t *resolve(Engine *e, uint64_t va) {
+    return reach(e, va, ENTRY_PRESENT, 0);
 }
 
 /* Copies up to `length` bytes of code at `va` and returns how many were mapped; marks their frames as executed. */

@@ -1,4 +1,9 @@
-/* The x87, MXCSR and XMM registers of a context, in the layout of FXSAVE, between engine and context. */
+/* The x87, MXCSR and XMM registers of a context, between engine and context.
+ *
+ * A context that makes room for another one leaves the whole state of the processor in `kept`, and coming back to the
+ * same engine costs one copy. Only who looks at `vector` makes us write it, in the layout of FXSAVE, register by
+ * register; from then on it counts and `kept` does not, because the looker may change it.
+ */
 #ifndef EXOKERNEL_VECTOR_H
 #define EXOKERNEL_VECTOR_H
 
@@ -33,14 +38,15 @@ static uint16_t get16(const uint8_t *from) {
     return word;
 }
 
-static void save_vector(Engine *e, uint8_t *vector) {
+/* Writes `vector` from an engine or from a saved state, whichever `read_batch` reads. */
+static void save_vector(int (*read_batch)(void *, int *, void **, int), void *source, uint8_t *vector) {
     Floating f;
     void *places[VECTOR_REGISTERS];
     unsigned tag = 0;
     uint32_t mxcsr;
     memset(&f, 0, sizeof f);
     vector_places(&f, vector, places);
-    e->uc.reg_read_batch(e->handle, vector_ids, places, VECTOR_REGISTERS);
+    read_batch(source, vector_ids, places, VECTOR_REGISTERS);
     for (unsigned i = 0; i < 8; i++) {
         tag |= (unsigned)((f.tag >> 2 * i & 3) != 3) << i;
         memset(vector + 32 + 16 * i, 0, 16);
@@ -71,13 +77,44 @@ static void load_vector(Engine *e, uint8_t *vector) {
     e->uc.reg_write_batch(e->handle, vector_ids, places, VECTOR_REGISTERS);
 }
 
+static int has_kept(const Context *c) {
+    return c->kept && c->kept->engine;
+}
+
+static void drop_kept(Context *c) {
+    if (c->kept)
+        c->kept->engine = 0;
+}
+
+static void detach(Context *c) {
+    if (c->home)
+        c->home->resident = NULL;
+    c->home = NULL;
+}
+
+/* Makes `vector` what counts. */
+static void settle_vector(Context *c) {
+    if (c->home)
+        save_vector(c->home->uc.reg_read_batch, c->home->handle, c->vector);
+    else if (has_kept(c))
+        save_vector(c->kept->read_batch, c->kept->state, c->vector);
+    detach(c);
+    drop_kept(c);
+}
+
+/* Makes the processor free for another context; where memory is short, by way of `vector`. */
 static void leave_home(Context *c) {
     Engine *e = c->home;
-    if (!e)
+    if (!c->kept && (c->kept = malloc(sizeof *c->kept + e->state_size)))
+        memcpy(c->kept->state, e->home, e->header);
+    if (!c->kept) {
+        settle_vector(c);
         return;
-    save_vector(e, c->vector);
-    e->resident = NULL;
-    c->home = NULL;
+    }
+    e->uc.context_save(e->handle, c->kept->state);
+    c->kept->engine = e->number;
+    c->kept->read_batch = e->uc.context_read_batch;
+    detach(c);
 }
 
 #endif

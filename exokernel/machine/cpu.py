@@ -59,10 +59,17 @@ _STAR_MSR: Final = 0xC000_0081
 _STAR: Final = 0x13 << 48 | 0x8 << 32
 _UNMAPPED_VA: Final = PAGE_SIZE
 _PAGE_FAULT: Final = 14
+_PLACED: Final = (
+    x86.UC_X86_REG_RAX, x86.UC_X86_REG_RBX, x86.UC_X86_REG_RCX, x86.UC_X86_REG_RDX, x86.UC_X86_REG_RSI,
+    x86.UC_X86_REG_RDI, x86.UC_X86_REG_RBP, x86.UC_X86_REG_RSP, x86.UC_X86_REG_R8, x86.UC_X86_REG_R9,
+    x86.UC_X86_REG_R10, x86.UC_X86_REG_R11, x86.UC_X86_REG_R12, x86.UC_X86_REG_R13, x86.UC_X86_REG_R14,
+    x86.UC_X86_REG_R15, x86.UC_X86_REG_FS_BASE, x86.UC_X86_REG_GS_BASE,
+)  # fmt: skip
+_MARK: Final = 0x1DEA_C0DE_F00D_0000
 _FUNCTIONS: Final = (
     "uc_emu_start", "uc_emu_stop", "uc_reg_read", "uc_reg_write", "uc_reg_read_batch", "uc_reg_write_batch",
     "uc_hook_add", "uc_ctl", "uc_context_save", "uc_context_restore", "uc_context_alloc", "uc_context_free",
-    "uc_close",
+    "uc_context_reg_read_batch", "uc_close",
 )  # fmt: skip
 
 
@@ -87,11 +94,17 @@ class Cpu(Protocol):
 
 
 class Layout(NamedTuple):
-    """Where three fields of the processor lie in Unicorn's saved state, in bytes."""
+    """Where fields of the processor lie in Unicorn's saved state, in bytes.
+
+    The state begins with the number of bytes that saving and restoring copy, and the processor follows the `header`.
+    """
 
     old_exception: int
     error_code: int
     cr3: int
+    header: int
+    words: tuple[int, ...]
+    """The general registers and the bases of fs and gs, in the order of `Register`."""
 
 
 def prepare_supervisor(memory: PhysicalMemory, supervisor: int) -> int:
@@ -146,6 +159,37 @@ def state_bytes(saved: unicorn.unicorn_py3.unicorn.UcContext) -> bytes:
     return ctypes.string_at(saved.context, saved.size)
 
 
+def _find_words(uc: unicorn.Uc) -> tuple[int, tuple[int, ...]]:
+    """Header and places of the words; checks that a shortened state is saved and restored up to its size only."""
+    for i, register in enumerate(_PLACED):
+        uc.reg_write(register, _MARK + i)
+    uc.reg_write(x86.UC_X86_REG_XMM0, 2)
+    saved = uc.context_save()
+    state = state_bytes(saved)
+    content = struct.unpack(f"<{len(state) // 8}Q", state)
+    places = tuple(
+        _only_offset([8 * at for at, word in enumerate(content) if word == _MARK + i], f"register {i}")
+        for i in range(len(_PLACED))
+    )
+    header = len(state) - content[0]
+    size = max(places) + 8 - header
+    ctypes.memmove(saved.context.value or 0, struct.pack("<Q", size), 8)
+    for register in (x86.UC_X86_REG_RAX, x86.UC_X86_REG_GS_BASE, x86.UC_X86_REG_XMM0):
+        uc.reg_write(register, 1)
+    uc.context_restore(saved)
+    restored = [uc.reg_read(r) for r in (x86.UC_X86_REG_RAX, x86.UC_X86_REG_GS_BASE, x86.UC_X86_REG_XMM0)]
+    uc.reg_write(x86.UC_X86_REG_GS_BASE, 1)
+    uclib.uc_context_save(uc._uch, saved.context)
+    changed = [at for at, (a, b) in enumerate(zip(state, state_bytes(saved), strict=True)) if a != b and at >= 8]
+    if (
+        restored != [_MARK, _MARK + len(_PLACED) - 1, 1]
+        or not changed
+        or not places[-1] <= min(changed) <= max(changed) < places[-1] + 8
+    ):
+        raise MachineError(f"saved states cannot be shortened; the machine needs the unicorn {UNICORN_VERSION} of PyPI")
+    return header, places
+
+
 def _only_offset(candidates: list[int], what: str) -> int:
     if len(candidates) != 1:
         raise MachineError(
@@ -175,6 +219,7 @@ def find_layout() -> Layout:
         return state_bytes(uc.context_save())
 
     uc.hook_add(unicorn.UC_HOOK_INTR, on_interrupt)
+    header, places = _find_words(uc)
     calm = uc.context_save()
     before = state_bytes(calm)
     enter_ring_3(uc)
@@ -200,7 +245,7 @@ def find_layout() -> Layout:
     fault(_UNMAPPED_VA)
     if vectors != [_PAGE_FAULT, _PAGE_FAULT, 8]:
         raise MachineError(f"page faults arrived as {vectors}; the machine needs the unicorn {UNICORN_VERSION} of PyPI")
-    return Layout(old, error, root)
+    return Layout(old, error, root, header, places)
 
 
 class FastCpu(Engine):
@@ -208,9 +253,15 @@ class FastCpu(Engine):
 
     `supervisor` is the physical address of a frame that `prepare_supervisor` has filled. With `record=(low, high)` the
     CPU also notes which pages of that range the guest reads and writes; instruction fetches are not noted.
+
+    With `split`, for a CPU that is not alone over its memory, a plain read-modify-write instruction is not atomic: a
+    budget that ends in front of one ends after its load, and the next run continues with its store, so that what other
+    CPUs store in between is lost. Locked instructions and `xchg` are atomic. What a single CPU does is the same.
     """
 
-    def __init__(self, memory: PhysicalMemory, supervisor: int, record: tuple[int, int] | None = None) -> None:
+    def __init__(
+        self, memory: PhysicalMemory, supervisor: int, record: tuple[int, int] | None = None, *, split: bool = False
+    ) -> None:
         layout = find_layout()
         self._memory = memory  # the engine has only its address
         uc = open_engine(memory, supervisor)
@@ -221,7 +272,7 @@ class FastCpu(Engine):
         uc._Uc__finalizer.detach()  # at interpreter exit it would close the handle before contexts have left the CPU
         super().__init__(
             handle, functions, memory.address, memory.size, memory.executed, layout, tuple(TrapKind),
-            record or (0, 0),
+            record or (0, 0), split,
         )  # fmt: skip
         enter_ring_3(uc)
         self.adopt()

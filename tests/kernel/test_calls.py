@@ -9,10 +9,11 @@ from hypothesis import given
 
 from exokernel.abi.downcalls import BY_NAME, TABLE, DownCall, Kind
 from exokernel.abi.errors import Error, Refused
-from exokernel.abi.flags import ANY, Event, Sharing, Subject
+from exokernel.abi.flags import ANY, Begin, Event, Sharing, Subject
 from exokernel.abi.layout import ENVIRONMENT_TABLE, MAXIMUM_ENVIRONMENTS
-from exokernel.abi.pages import EnvironmentRow
+from exokernel.abi.pages import EnvironmentRow, PredicateTerm
 from exokernel.abi.traps import DownCallTrap, trap
+from exokernel.abi.upcalls import Upcall
 from exokernel.kernel import calls_memory, dispatch
 from tests.kernel.audit import audit
 from tests.machine_kit import Machine, examples, exo, machine
@@ -64,7 +65,7 @@ def test_no_error_comes_that_is_not_documented(calls: list[tuple[int, tuple[int,
         async def wild() -> None:
             for number, values in calls:
                 row = TABLE[number]
-                if row.python_only or row.name in ("block", "exit", "destroy"):
+                if row.python_only or row.name in ("block", "exit", "destroy", "end_context"):
                     continue
                 arguments = [
                     b"" if a.kind in (Kind.BYTES, Kind.BUFFER) else v for a, v in zip(row.arguments, values, strict=False)
@@ -140,11 +141,11 @@ async def _loans(w: World) -> None:
 
 async def _environments(w: World) -> None:
     kernel = w.made.kernel
-    slots, kernel._slots = kernel._slots, set(range(4096))
+    slots, kernel._free_slots = kernel._free_slots, []
     try:
         await exo.create_environment()
     finally:
-        kernel._slots = slots
+        kernel._free_slots = slots
 
 
 async def _guarantees(w: World) -> None:
@@ -161,6 +162,49 @@ async def _io_error(w: World) -> None:
     request = await exo.read_sectors(w.sector, 1, w.strange)
     del frame.loans[lender, caller]
     await exo.block(Event.DISK, request)
+
+
+async def _until(w: World, va: int, compare: int, deadline: int = 1 << 40) -> None:
+    await exo.create_mapping(0x5000, w.frame, 3)
+    await exo.write(0x5100, PredicateTerm.build({"tag": 1, "va": va, "compare": compare, "value": 0}))
+    await exo.block_until(0x5100, 1, deadline)
+
+
+async def _twice(call: Callable[[], Awaitable[Any]], times: int = 2) -> None:
+    for _ in range(times):
+        await call()
+
+
+class _Server:
+    """Takes calls and never replies; with `full` there is no room for another handler."""
+
+    def __init__(self, ends: bool) -> None:
+        self.ends = ends
+
+    async def call(self, context: int, caller: int, a: int, b: int, c: int, d: int, awaited: int) -> None:
+        if not self.ends:
+            await exo.block(Event.WOKEN, 0)
+
+
+async def _serving(w: World, ends: bool) -> int:
+    async def idle() -> None:
+        await exo.block(Event.TIME, 0, 1 << 40)
+
+    server = await exo.create_environment(30)
+    await exo.set_library(server, _Server(ends))
+    await exo.start_coroutine(server, idle())
+    return server
+
+
+async def _busy(w: World, sends: bool = False) -> None:
+    server = await _serving(w, False)
+    for _ in range(40):
+        await exo.send(server)
+    await exo.call(server)
+
+
+async def _ends_when_called(w: World) -> None:
+    await exo.call(await _serving(w, True))
 
 
 NONE = 0x7777
@@ -218,13 +262,54 @@ RECIPES: dict[tuple[str, Error], Callable[[World], Awaitable[Any]]] = {
     ("block", Error.IO_ERROR): _io_error,
     ("wake", Error.NO_SUCH_ENVIRONMENT): lambda w: exo.wake(NONE),
     ("wake", Error.DENIED): lambda w: exo.wake(w.stranger),
+    ("block_until", Error.TIMED_OUT): lambda w: _until(w, 0x5000, 1, deadline=1),
+    ("block_until", Error.NOT_MAPPED): lambda w: _until(w, 0x66_0000, 0),
+    ("block_until", Error.TOO_MANY): lambda w: exo.block_until(0x1000, 65),
+    ("block_until", Error.BAD_ARGUMENT): lambda w: _until(w, 0x5001, 0),
+    ("alloc_slice", Error.NO_SLICE): lambda w: _twice(lambda: exo.alloc_slice(0, 3)),
+    ("alloc_slice", Error.OVER_QUOTA): lambda w: _twice(exo.alloc_slice, 65),
+    ("alloc_slice", Error.BAD_ARGUMENT): lambda w: exo.alloc_slice(1),
+    ("alloc_slice", Error.NO_SUCH_ENVIRONMENT): lambda w: exo.alloc_slice(0, ANY, NONE),
+    ("alloc_slice", Error.DENIED): lambda w: exo.alloc_slice(0, ANY, w.parent),
+    ("free_slice", Error.DENIED): lambda w: exo.free_slice(0, 3),
+    ("free_slice", Error.BAD_ARGUMENT): lambda w: exo.free_slice(0, 64),
+    ("free_slice", Error.NO_SUCH_ENVIRONMENT): lambda w: exo.free_slice(0, 3, NONE),
+    ("set_tickets", Error.BAD_ARGUMENT): lambda w: exo.set_tickets(w.child, 10_001),
+    ("set_tickets", Error.NO_SUCH_ENVIRONMENT): lambda w: exo.set_tickets(NONE, 5),
+    ("set_tickets", Error.DENIED): lambda w: exo.set_tickets(w.stranger, 5),
+    ("reserve_cpu", Error.NO_TIME): lambda w: exo.reserve_cpu(w.child, 5, 10),
+    ("reserve_cpu", Error.BAD_ARGUMENT): lambda w: exo.reserve_cpu(w.child, 11, 10),
+    ("reserve_cpu", Error.NO_SUCH_ENVIRONMENT): lambda w: exo.reserve_cpu(NONE, 5, 10),
+    ("reserve_cpu", Error.DENIED): lambda w: exo.reserve_cpu(w.stranger, 5, 10),
+    ("call", Error.NOT_SERVING): lambda w: exo.call(w.running),
+    ("call", Error.BUSY): _busy,
+    ("call", Error.CALLEE_ENDED): _ends_when_called,
+    ("call", Error.TIMED_OUT): lambda w: exo.call(w.running, 1),
+    ("call", Error.BAD_STATE): lambda w: exo.call(0),
+    ("call", Error.NO_SUCH_ENVIRONMENT): lambda w: exo.call(NONE),
+    ("reply", Error.BAD_STATE): lambda w: exo.reply(),
+    ("send", Error.NOT_SERVING): lambda w: exo.send(w.running),
+    ("send", Error.BUSY): lambda w: _busy(w, True),
+    ("send", Error.BAD_STATE): lambda w: exo.send(0),
+    ("send", Error.NO_SUCH_ENVIRONMENT): lambda w: exo.send(NONE),
+    ("serve", Error.BAD_STATE): lambda w: exo.serve(),
+    ("set_limits", Error.BAD_ARGUMENT): lambda w: exo.set_limits(w.child, 5000, 0),
+    ("set_limits", Error.NO_SUCH_ENVIRONMENT): lambda w: exo.set_limits(NONE, 5, 0),
+    ("set_limits", Error.DENIED): lambda w: exo.set_limits(w.stranger, 5, 0),
+    ("create_context", Error.TOO_MANY): lambda w: _twice(lambda: exo.create_context(0x1000, 0, 0, Begin.STOPPED), 40),
+    ("create_context", Error.BAD_ARGUMENT): lambda w: exo.create_context(0x1000, 0, 0, 2),
+    ("create_context", Error.BAD_STATE): lambda w: exo.create_context(0x1000, 0, 0, 1, w.child),
+    ("create_context", Error.NO_SUCH_ENVIRONMENT): lambda w: exo.create_context(0x1000, 0, 0, 1, NONE),
+    ("create_context", Error.DENIED): lambda w: exo.create_context(0x1000, 0, 0, 1, w.parent),
+    ("end_context", Error.NO_SUCH_CONTEXT): lambda w: exo.end_context(5),
     ("create_environment", Error.NO_FRAME): lambda w: _full(w, exo.create_environment),
     ("create_environment", Error.OVER_QUOTA): lambda w: exo.create_environment(4),
     ("create_environment", Error.TOO_MANY): _environments,
-    ("set_upcall", Error.BAD_ARGUMENT): lambda w: exo.set_upcall(7, 0),
+    ("set_upcall", Error.BAD_ARGUMENT): lambda w: exo.set_upcall(len(Upcall), 0),
     ("set_upcall", Error.NO_SUCH_ENVIRONMENT): lambda w: exo.set_upcall(0, 0, NONE),
     ("set_upcall", Error.DENIED): lambda w: exo.set_upcall(0, 0, w.parent),
     ("set_upcall_stack", Error.BAD_ARGUMENT): lambda w: exo.set_upcall_stack(0x1000, 5),
+    ("set_upcall_stack", Error.NO_SUCH_CONTEXT): lambda w: exo.set_upcall_stack(0x1000, 4096, 0, 32),
     ("set_upcall_stack", Error.NO_SUCH_ENVIRONMENT): lambda w: exo.set_upcall_stack(0x1000, 4096, NONE),
     ("set_upcall_stack", Error.DENIED): lambda w: exo.set_upcall_stack(0x1000, 4096, w.parent),
     ("start", Error.BAD_STATE): lambda w: exo.start(0, 0x1000, 0),

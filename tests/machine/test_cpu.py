@@ -3,86 +3,34 @@
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Final
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from keystone import KS_ARCH_X86, KS_MODE_64, Ks
 
 from exokernel.machine.context import MachineContext, MachineError, Register, TrapKind
-from exokernel.machine.cpu import SUPERVISOR_INDEX, SUPERVISOR_VA, Cpu, FastCpu, prepare_supervisor
-from exokernel.machine.memory import PAGE_SIZE, PhysicalMemory
+from exokernel.machine.cpu import SUPERVISOR_VA, Cpu, FastCpu
+from exokernel.machine.memory import PAGE_SIZE
 from exokernel.machine.paging import ACCESSED, ADDRESS, NX, PRESENT, USER, WRITABLE, entry_address
-from exokernel.machine.reference import ReferenceCpu
-
-CODE: Final = 0x400000
-DATA: Final = 0x500000
-DATA_PAGES: Final = 2
-READ_ONLY: Final = 0x510000
-HOLE: Final = 0x700000
-STACK: Final = DATA + DATA_PAGES * PAGE_SIZE
-SUPERVISOR: Final = PAGE_SIZE
-TABLE: Final = PRESENT | WRITABLE | USER
-_ASSEMBLER: Final = Ks(KS_ARCH_X86, KS_MODE_64)
-
-
-class Machine:
-    """Memory with two CPUs of each kind over it, and address spaces made by hand."""
-
-    def __init__(self) -> None:
-        self.memory = PhysicalMemory(4 << 20)
-        self.entry = prepare_supervisor(self.memory, SUPERVISOR)
-        self.fast = FastCpu(self.memory, SUPERVISOR)
-        self.reference = ReferenceCpu(self.memory, SUPERVISOR)
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget all address spaces."""
-        self.next = 2 * PAGE_SIZE
-        self.fast.flush_tlb()
-        self.fast.flush_code()
-
-    def frame(self) -> int:
-        self.next += PAGE_SIZE
-        self.memory.zero(self.next // PAGE_SIZE)
-        return self.next
-
-    def space(self) -> int:
-        root = self.frame()
-        self.memory.words[(root >> 3) + SUPERVISOR_INDEX] = self.entry
-        return root
-
-    def map(self, root: int, va: int, entry: int) -> None:
-        words, table = self.memory.words, root
-        for shift in (39, 30, 21):
-            at = (table >> 3) + (va >> shift & 511)
-            if not words[at] & PRESENT:
-                words[at] = self.frame() | TABLE
-            table = words[at] & ADDRESS
-        words[(table >> 3) + (va >> 12 & 511)] = entry
-
-    def put(self, root: int, va: int, content: bytes, rights: int) -> int:
-        """Map one new frame with `content` at its start."""
-        frame = self.frame()
-        self.memory.view[frame : frame + len(content)] = content
-        self.map(root, va, frame | rights)
-        return frame
-
-    def program(self, code: bytes, at: int = CODE) -> int:
-        """A space with `code` at `at`, readable and writable data, a read-only page and a stack."""
-        root = self.space()
-        first = at & -PAGE_SIZE
-        image = bytes(at - first) + code
-        for offset in range(0, len(image), PAGE_SIZE):
-            self.put(root, first + offset, image[offset : offset + PAGE_SIZE], PRESENT | USER)
-        for page in range(DATA_PAGES):
-            content = bytes((7 * i + page) & 0xFF for i in range(PAGE_SIZE))
-            self.put(root, DATA + page * PAGE_SIZE, content, PRESENT | USER | WRITABLE | NX)
-        self.put(root, READ_ONLY, b"\x11" * PAGE_SIZE, PRESENT | USER | NX)
-        return root
+from tests.machine.cpu_kit import (
+    CODE,
+    DATA,
+    DATA_PAGES,
+    HOLE,
+    READ_ONLY,
+    SUPERVISOR,
+    Machine,
+    Outcome,
+    assembled,
+    biased_noise,
+    budgets,
+    context_at,
+    noise,
+    observed,
+    run,
+    source,
+    starts,
+)
 
 
 @pytest.fixture(scope="module")
@@ -99,37 +47,6 @@ def machine(_machine: Machine) -> Machine:
 @pytest.fixture(params=["fast", "reference"])
 def cpu(request: pytest.FixtureRequest, machine: Machine) -> Cpu:
     return machine.fast if request.param == "fast" else machine.reference
-
-
-def assembled(source: str, at: int = CODE) -> bytes:
-    return bytes(_ASSEMBLER.asm(source, at)[0])
-
-
-def context_at(rip: int = CODE, **words: int) -> MachineContext:
-    context = MachineContext()
-    context.words[Register.RIP] = rip
-    context.words[Register.RSP] = STACK - 256
-    context.words[Register.RDI] = DATA
-    context.words[Register.RSI] = DATA + 64
-    for name, value in words.items():
-        context.words[Register[name.upper()]] = value
-    return context
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """A trap and where it left rip, kept beyond the next run."""
-
-    kind: TrapKind
-    cycles: int
-    code: int
-    address: int
-    rip: int
-
-
-def run(cpu: Cpu, context: MachineContext, root: int, budget: int = 1000) -> Outcome:
-    trap = cpu.run(context, root, budget)
-    return Outcome(trap.kind, trap.cycles, trap.code, trap.address, context.words[Register.RIP])
 
 
 def test_a_fresh_context_is_zero_but_for_the_defaults() -> None:
@@ -425,6 +342,62 @@ def test_a_context_may_move_between_cpus(machine: Machine) -> None:
         another.run(context, root, 1)
 
 
+def test_a_context_kept_in_one_cpu_brings_its_newest_registers_from_another(machine: Machine) -> None:
+    root = machine.program(assembled("addsd xmm0, xmm1; fld1; faddp; syscall; jmp 0x400000"))
+    context, rival, another = context_at(), context_at(), FastCpu(machine.memory, SUPERVISOR)
+    context.vector[176:184] = struct.pack("<d", 1.0)
+    for cpu in (machine.fast, another, another, machine.fast, machine.fast, another):
+        run(cpu, context, root)
+        run(cpu, rival, root)
+    machine.fast.run(context, machine.program(assembled("addsd xmm0, xmm1; syscall")), 1)
+    run(another, rival, root)
+    run(another, context, root)
+    run(another, rival, root)
+    another.close()
+    assert struct.unpack_from("<d", context.vector, 160)[0] == 7.0
+    assert struct.unpack_from("<d", rival.vector, 160)[0] == 0.0
+
+
+def test_a_cleared_context_forgets_what_the_cpu_kept_for_it(machine: Machine, cpu: Cpu) -> None:
+    root = machine.program(assembled("addsd xmm0, xmm1; fld1; syscall; jmp 0x400000"))
+    context = context_at()
+    context.vector[176:184] = struct.pack("<d", 1.0)
+    run(cpu, context, root)
+    run(cpu, context_at(), root)
+    context.clear()
+    assert context == MachineContext()
+    context.words[Register.RIP] = CODE + 6
+    run(cpu, context, root)
+    assert bytes(context.vector)[160:] == bytes(352)
+
+
+def test_many_contexts_leave_no_memory_behind() -> None:
+    script = """
+import resource
+from exokernel.machine.context import MachineContext
+from exokernel.machine.cpu import FastCpu, prepare_supervisor
+from exokernel.machine.memory import PhysicalMemory
+memory = PhysicalMemory(1 << 20)
+prepare_supervisor(memory, 4096)
+cpu = FastCpu(memory, 4096)
+peaks = []
+for part in range(4):
+    alive = []
+    for _ in range(5000):
+        alive = alive[-2:] + [MachineContext()]
+        for context in alive:
+            cpu.run(context, 4096, 5)
+    peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+many = [MachineContext() for _ in range(1000)]
+for context in many:
+    cpu.run(context, 4096, 5)
+grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peaks[-1]
+assert peaks[-1] - peaks[0] < 2000, peaks
+assert grown < 10000, grown
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
 def test_a_removed_page_is_gone_after_the_flush(machine: Machine, cpu: Cpu) -> None:
     root = machine.program(assembled(f"mov rax, [{DATA}]; syscall; jmp 0x400000"))
     context = context_at()
@@ -528,132 +501,6 @@ kept.run(last := MachineContext(), 4096, 5)
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
-REGISTERS: Final = ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "r8", "r11", "r15")
-register = st.sampled_from(REGISTERS)
-small = st.integers(0, 6)
-place = st.sampled_from(
-    [
-        f"[{DATA + 16}]",
-        f"[{DATA + PAGE_SIZE - 3}]",
-        f"[{STACK - 4}]",
-        f"[{READ_ONLY}]",
-        f"[{HOLE}]",
-        "[rdi]",
-        "[rsi + 8]",
-        "[rsp - 16]",
-        "[rbp]",
-        f"[{CODE}]",
-    ]
-)
-instruction = st.one_of(
-    st.builds("mov {}, {}".format, register, register),
-    st.builds("mov {}, {}".format, register, small),
-    st.builds("{} {}, {}".format, st.sampled_from(["add", "sub", "xor", "cmp", "adc", "imul", "test"]), register, register),
-    st.builds("mov {}, qword ptr {}".format, register, place),
-    st.builds("{} qword ptr {}, {}".format, st.sampled_from(["mov", "add", "xchg", "lock xadd"]), place, register),
-    st.builds("{} byte ptr {}".format, st.sampled_from(["setz", "setl", "seta", "inc", "neg"]), place),
-    st.builds("{} qword ptr {}, 1".format, st.sampled_from(["rcl", "rcr", "shl", "adc"]), place),
-    st.builds("{} {}".format, st.sampled_from(["push", "pop", "inc", "not", "bswap", "div", "idiv", "mul"]), register),
-    st.builds("mov ecx, {}".format, small),
-    st.builds(
-        "mov ecx, {}; {}".format,
-        small,
-        st.sampled_from(["rep movsb", "rep stosq", "repe cmpsb", "repne cmpsb", "repne scasb", "repe scasb", "rep lodsb"]),
-    ),
-    st.builds("mov edi, {}".format, st.sampled_from([DATA, DATA + PAGE_SIZE - 5, STACK - 9, READ_ONLY, HOLE - 3])),
-    st.builds("mov esi, {}".format, st.sampled_from([DATA, DATA + PAGE_SIZE - 5, STACK - 9, READ_ONLY, HOLE - 3])),
-    st.builds(
-        "{} {}".format,
-        st.sampled_from(["jnz", "jz", "jmp", "loop", "jc", "jrcxz", "call"]),
-        st.sampled_from([f"{CODE + n}" for n in (0, 3, 17, 40, 64)]),
-    ),
-    st.sampled_from(
-        [
-            "rep movsb",
-            "repne scasb",
-            "std",
-            "cld",
-            "cmc",
-            "pushfq",
-            "popfq",
-            "push 0x302; popfq",
-            "push 0x202; popfq",
-            "push 0x4ad7; popfq",
-            "pushfq; pop rax",
-            "syscall",
-            "int 0x21",
-            "int 14",
-            "int 1",
-            "int3",
-            "ud2",
-            "cpuid",
-            "rdtsc",
-            "hlt",
-            "in al, dx",
-            "xor ecx, ecx; div ecx",
-            "fld1",
-            "fldpi",
-            "faddp",
-            "fstp qword ptr [rdi]",
-            "cvtsi2sd xmm1, rdi",
-            "addsd xmm0, xmm1",
-            "movups [rdi], xmm0",
-            "ldmxcsr [rsi]",
-            "fldcw [rsi]",
-            "fwait",
-            "ret",
-            "iretq",
-            "iretd",
-            "push 0x1b; push 0x501000; push 0x302; push 0x23; push 0x400003; iretq",
-            "push 0x1b; push 0x501000; push 0x202; push 0x23; push 0x400007; iretq",
-            "leave",
-            "wrfsbase rdi",
-            "rdgsbase rax",
-            "mov ax, ds",
-            "push fs",
-            "lahf",
-            "sahf",
-            "andn rax, rbx, rcx",
-            "cmpxchg16b [rdi]",
-            "nop",
-            "clflush [rdi]",
-        ]
-    ),
-)
-source = st.lists(instruction, min_size=1, max_size=40).map("\n".join).map(assembled)
-noise = st.binary(min_size=1, max_size=80)
-biased_noise = (
-    st.lists(
-        st.one_of(
-            noise,
-            st.sampled_from([b"\x0f", b"\xf3", b"\x66", b"\x48", b"\x9c", b"\x9d", b"\xcf", b"\xc4\xe2", b"\x67"]),
-        ),
-        max_size=30,
-    )
-    .map(b"".join)
-    .map(lambda code: code or b"\x90")
-)
-budgets = st.lists(st.one_of(st.integers(1, 12), st.integers(1, 400)), min_size=1, max_size=8)
-starts = st.sampled_from([CODE, CODE, CODE + PAGE_SIZE - 11, CODE + PAGE_SIZE - 64])
-
-
-def observed(machine: Machine, cpu: Cpu, code: bytes, at: int, turns: list[int], missing: bool) -> Iterator[object]:
-    """Everything a kernel could see of a program: each trap, the context after it, and the data it leaves."""
-    machine.reset()
-    root = machine.program(code, at)
-    if missing:
-        machine.map(root, CODE + PAGE_SIZE, 0)
-    context = context_at(at, rbp=DATA + 512, rdx=3)
-    for budget in turns:
-        yield run(cpu, context, root, budget)
-        yield context.to_bytes()
-    for va in range(DATA, STACK, PAGE_SIZE):
-        entry = entry_address(machine.memory.words, root, va)
-        assert entry is not None
-        frame = machine.memory.words[entry >> 3] & ADDRESS
-        yield bytes(machine.memory.view[frame : frame + PAGE_SIZE])
-
-
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(code=st.one_of(source, noise, biased_noise), at=starts, turns=budgets, missing=st.booleans())
 def test_the_fast_cpu_does_what_the_reference_does(
@@ -708,8 +555,8 @@ def test_flags_survive_the_fault_of_an_instruction_that_reads_them(
 
 def test_the_supervisor_frame_is_out_of_reach(machine: Machine, cpu: Cpu) -> None:
     before = bytes(machine.memory.view[SUPERVISOR : SUPERVISOR + PAGE_SIZE])
-    for source in ("mov [rdi], rax", "push rax", "mov rax, [rdi]", "jmp rdi"):
-        root = machine.program(assembled(source))
+    for attack in ("mov [rdi], rax", "push rax", "mov rax, [rdi]", "jmp rdi"):
+        root = machine.program(assembled(attack))
         for offset in (0, 0x900, 0xA20):
             outcome = run(cpu, context_at(rdi=SUPERVISOR_VA + offset, rsp=SUPERVISOR_VA + offset + 8), root)
             assert (outcome.kind, outcome.code & 5) == (TrapKind.PAGE_FAULT, 5)
