@@ -59,7 +59,7 @@ def yield_(kernel: Kernel, caller: Environment, context: Context, env: Environme
     if kept and context.machine is not None:
         kernel.charge(caller, FULL_STATE)
     if env is not caller and kernel.could_run(env):
-        kernel.hand_over(env, lend=False)
+        kernel.hand_over(env)
     else:
         kernel.give_up_slice()
     return 0 if kept else NO_ANSWER

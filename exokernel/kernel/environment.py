@@ -159,6 +159,8 @@ class Environment:
     root: int
     own: int
     """Physical address of the own page, in bytes."""
+    row: int = 0
+    """Of the exposed environment table, as an index of the memory's words."""
     guarantee: int = 0
     state: State = State.NEW
     held: dict[int, None] = field(default_factory=dict)
@@ -243,6 +245,13 @@ class Environment:
         if context.state is not ContextState.READY:
             context.state = ContextState.READY
             self.ready.append(context)
+
+    def make_ready_later(self, context: Context) -> None:
+        """Put a context of machine code back: it runs next, unless another is running, which then goes on first."""
+        self.make_ready(context)
+        if context.machine is not None and len(self.ready) > 1 and any(one.processor is not None for one in self.ready):
+            self.ready.remove(context)
+            self.ready.insert(0, context)
 
     def forget_interrupted(self, number: int) -> None:
         """A context has been resumed or is going: no handler that interrupted it lets it go on when it ends."""

@@ -132,7 +132,7 @@ class ExposedPages:
         words[self.machine + FREE_FRAMES] = self._free
         held = len(environment.held)
         words[(environment.own >> 3) + HELD] = held
-        row = self._environments + ((environment.number & (MAXIMUM_ENVIRONMENTS - 1)) * ROW >> 3)
+        row = environment.row
         words[row + 1] = environment.parent | held << 32
 
     def free(self, number: int) -> None:
@@ -148,7 +148,7 @@ class ExposedPages:
         words[own + HELD] = held
         words[own + TABLE_FRAMES] = tables
         words[own + RESERVED] = len(environment.reserved)
-        row = self._environments + ((environment.number & (MAXIMUM_ENVIRONMENTS - 1)) * ROW >> 3)
+        row = environment.row
         words[row + 1] = environment.parent | held << 32
         words[row + 2] = tables | environment.quota << 32
 
@@ -157,7 +157,7 @@ class ExposedPages:
         own, words = environment.own >> 3, self._words
         words[own + NUMBER] = environment.number
         words[own + QUOTA] = environment.quota
-        row = self._environments + ((environment.number & (MAXIMUM_ENVIRONMENTS - 1)) * ROW >> 3)
+        row = environment.row = self._environments + ((environment.number & (MAXIMUM_ENVIRONMENTS - 1)) * ROW >> 3)
         words[row] = environment.number | environment.state << 32
         words[row + 3] = environment.accounts.cycles
         self.charged(environment)
@@ -170,8 +170,8 @@ class ExposedPages:
 
     def ran(self, environment: Environment) -> None:
         """An environment has had a slice."""
-        row = self._environments + ((environment.number & (MAXIMUM_ENVIRONMENTS - 1)) * ROW >> 3)
-        self._words[row + 3] = environment.accounts.cycles
+        accounts = environment.accounts
+        self._words[environment.row + 3] = accounts.instructions + accounts.kernel_cycles
 
     def slice(self, processor: int, position: int, owner: int) -> None:
         """A slice has another owner, 0 for none."""

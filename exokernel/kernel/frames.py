@@ -76,7 +76,7 @@ class FrameTable:
         """First come, first served: whoever waits for one very frame finds it free for a while."""
         self._exposed = exposed
         self._spaces = spaces
-        self._promised: dict[Environment, None] = {}
+        self.promised: dict[Environment, None] = {}
         self.freed = 0
         """Frames that have become free since somebody last looked."""
 
@@ -92,7 +92,7 @@ class FrameTable:
         very one is not free).  Refused over the quota."""
         if len(environment.held) + len(environment.tables) >= environment.quota:
             raise Refusal(Error.OVER_QUOTA)
-        if not self.free or (self._promised and not self.available(environment)):
+        if not self.free or (self.promised and not self.available(environment)):
             return None
         if number is None:
             number = self.free.popitem(last=False)[0]
@@ -106,8 +106,8 @@ class FrameTable:
         else:
             self.memory.zero(number)
         self.used[number] = frame
-        if self._promised:
-            self._promised.pop(environment, None)
+        if self.promised:
+            self.promised.pop(environment, None)
         frame.table = table
         if table:
             frame.holders.append(environment)
@@ -122,16 +122,16 @@ class FrameTable:
 
     def available(self, environment: Environment) -> int:
         """How many free frames `environment` may take: not those that are promised to others."""
-        return max(0, len(self.free) - len(self._promised) + (environment in self._promised))
+        return max(0, len(self.free) - len(self.promised) + (environment in self.promised))
 
     def promise(self, environment: Environment) -> None:
         """Keep one of the free frames for an environment, if there are so many."""
-        if len(self._promised) < len(self.free) and environment.charged < environment.quota:
-            self._promised[environment] = None
+        if len(self.promised) < len(self.free) and environment.charged < environment.quota:
+            self.promised[environment] = None
 
     def promise_over(self, environment: Environment) -> None:
         """It has had its chance; others may have the frame."""
-        if self._promised.pop(environment, True) is None:
+        if self.promised.pop(environment, True) is None:
             self.freed += 1
 
     def give_back_table(self, environment: Environment, number: int) -> None:

@@ -129,7 +129,11 @@ class Kernel(Scheduling):
             return None
         self.processor = chosen = min(busy, key=lambda one: (one.now, one.number))
         clock.now = chosen.now
-        self.horizon = min((one.now for one in busy if one is not chosen), default=NEVER) + self.settings.window
+        window = self.settings.window
+        self.horizon = min((one.now for one in busy if one is not chosen), default=NEVER) + window
+        if self.cpu_policy.anybody_waits():
+            free = min((one.now for one in processors if one.environment is None), default=NEVER)
+            self.horizon = min(self.horizon, max(free, chosen.now + window))
         return chosen
 
     def _due(self) -> None:
@@ -214,6 +218,9 @@ class Kernel(Scheduling):
                 if free is None:
                     return SliceEnd.BLOCKED
                 context = free
+                for other in environment.ready:
+                    if other.processor is processor:
+                        other.processor = None
                 context.processor = processor
             words[shown] = now
             machine = context.machine

@@ -26,6 +26,7 @@ from exokernel.kernel.processor import Processor
 from exokernel.kernel.refusal import Refusal
 from exokernel.kernel.waiting import FULL_STATE
 from exokernel.machine.clock import NEVER
+from exokernel.machine.costs import FAULT_CROSSING
 from exokernel.policy.scheduling import SliceEnd
 
 
@@ -45,6 +46,7 @@ class Scheduling(Lifecycle):
         self._several = len(self.processors) > 1
         self._owned = 0
         self._may_preempt = self.cpu_policy.preempting
+        self._looks_around = self._several or self._may_preempt
 
     # The vector of slices.
 
@@ -121,6 +123,9 @@ class Scheduling(Lifecycle):
         """Whether a processor would be of use to an environment now."""
         if environment.watching:
             self.look_at_predicates(environment)
+        ready = environment.ready
+        if ready and ready[-1].processor is None:
+            return True
         return environment.state is State.ALIVE and (
             environment.free_context() is not None or self.upcalls.deliverable(environment) is not None
         )
@@ -150,29 +155,32 @@ class Scheduling(Lifecycle):
         """The running environment yields to whom the policy chooses."""
         self.processor.end = 0
 
-    def hand_over(self, to: Environment, lend: bool) -> None:
-        """The rest of the slice, and no more, is another's; or is only lent to it, and charged to its owner."""
+    def hand_over(self, to: Environment) -> None:
+        """The rest of the slice, and no more, is another's."""
         processor = self.processor
-        assert processor.environment is not None
-        if not lend:
-            end, due = processor.end, processor.due
-            self.end_slice(processor, SliceEnd.YIELDED)
-            processor.owner, processor.began, processor.end = to, self.clock.now, end if due == NEVER else 0
-        else:
-            self._leave(processor, processor.environment)
-        processor.environment = to
-        if self._several and to.left_at > self.clock.now:
-            self.clock.now = to.left_at
+        end = processor.end if processor.due == NEVER else 0
+        self.end_slice(processor, SliceEnd.YIELDED)
+        processor.owner, processor.began, processor.end, processor.due = to, self.clock.now, end, NEVER
+        self._enter(processor, to)
 
-    def hand_back(self, to: Environment) -> None:
-        """Somebody to whom a slice was lent is done with it: `to` goes on, if this is such a slice."""
+    def lend(self, to: Environment) -> None:
+        """The slice stays whose it is, and is charged to its owner, but another runs in it; or its owner runs again."""
         processor = self.processor
-        lent = processor.environment
-        if lent is not None and processor.owner is not lent:
-            self._leave(processor, lent)
-            self.cpu_policy.not_runnable(to.number)
-            processor.environment = to
-            self.consider(lent)
+        lender = processor.environment
+        assert lender is not None
+        self._leave(processor, lender)
+        self._enter(processor, to)
+        if lender.ready or lender.pending:
+            self.consider(lender)
+
+    def is_lent(self) -> bool:
+        """Whether who runs has the slice of somebody else."""
+        return self.processor.owner is not self.processor.environment
+
+    def _enter(self, processor: Processor, environment: Environment) -> None:
+        processor.environment = environment
+        if environment.left_at > self.clock.now:
+            self.clock.now = environment.left_at
 
     def became_runnable(self, environment: int) -> None:
         if self._several and any(processor.environment is None for processor in self.processors):
@@ -193,20 +201,23 @@ class Scheduling(Lifecycle):
     # The end of a slice.
 
     def slice_over(self, processor: Processor, environment: Environment) -> bool:
-        """The slice, or the respite after it, has been used up.  Gives whether the processor is to be taken away now."""
-        context = next((one for one in environment.ready if one.processor is processor), None)
+        """The slice, or the respite after it, has been used up.  Gives whether the processor is to be taken away now.  A
+        library that handles the request is asked also if nobody else waits: it may have others in its own queue."""
+        context = environment.free_context(processor)
+        self.charge(environment, FAULT_CROSSING)
+        if environment.state is not State.ALIVE:
+            return True
         if processor.due != NEVER:
             self._overrun(environment, context)
             return True
-        if not self._owned and not self.cpu_policy.anybody_waits():
-            return True
         if self.cpu_policy.forced or not environment.handles(Upcall.PLEASE_RELEASE_CPU):
-            if context is not None and context.machine is not None:
+            alone = len(environment.ready) == 1 and not self._owned and not self.cpu_policy.anybody_waits()
+            if context is not None and context.machine is not None and not alone:
                 self.charge(environment, FULL_STATE)
             return True
         if context is None or context.upcall is Upcall.PLEASE_RELEASE_CPU:
             return True
-        processor.due = processor.end
+        processor.due = self.clock.now
         processor.end = self.clock.now + self.settings.cpu_release_deadline
         if environment.library is None:
             word = exposed.CPU_WANTED + exposed.CONTEXT_WORDS * context.number
@@ -257,7 +268,8 @@ class Scheduling(Lifecycle):
                 context.processor = None
         environment.left_at = self.clock.now
         if environment.state is State.ALIVE:
-            self.frames.promise_over(environment)
+            if self.frames.promised:
+                self.frames.promise_over(environment)
             self.exposed.ran(environment)
 
     def end(self, environment: Environment, status: int) -> None:

@@ -77,13 +77,11 @@ def call(kernel: Kernel, caller: Environment, context: Context, callee: Environm
         raise Refusal(Error.TIMED_OUT)
     if callee is caller:
         raise Refusal(Error.BAD_STATE)
-    kernel.charge(caller, GENERAL_REGISTERS * SAVE_REGISTER)
-    if caller.state is not State.ALIVE:
-        return
     wait = Wait(Event.REPLY, callee.number, deadline)
     _enter(kernel, caller, callee, words, True).caller = (caller, context, wait)
-    kernel.wait(caller, context, wait)
-    kernel.hand_over(callee, lend=True)
+    kernel.stop_for(caller, context, wait)
+    kernel.charge(caller, GENERAL_REGISTERS * SAVE_REGISTER)
+    kernel.lend(callee)
 
 
 def send(kernel: Kernel, caller: Environment, callee: Environment, words: Words) -> None:
@@ -91,7 +89,7 @@ def send(kernel: Kernel, caller: Environment, callee: Environment, words: Words)
     if callee is caller:
         raise Refusal(Error.BAD_STATE)
     _enter(kernel, caller, callee, words, False)
-    kernel.hand_over(callee, lend=False)
+    kernel.hand_over(callee)
 
 
 def reply(kernel: Kernel, callee: Environment, server: Context, words: Words) -> bool:
@@ -107,7 +105,8 @@ def reply(kernel: Kernel, callee: Environment, server: Context, words: Words) ->
     environment, context, wait = caller
     if environment.state is not State.ALIVE or context.wait is not wait:
         return False
-    kernel.end_wait(environment, context)
+    context.wait = None
+    environment.make_ready(context)
     if context.machine is None:
         context.answer = words
     else:
@@ -115,8 +114,11 @@ def reply(kernel: Kernel, callee: Environment, server: Context, words: Words) ->
         registers[RAX] = 0
         for register, word in zip(REPLY_REGISTERS, words, strict=True):
             registers[register] = word
-    kernel.hand_back(environment)
-    return True
+    if kernel.is_lent():
+        kernel.lend(environment)
+        return True
+    kernel.consider(environment)
+    return False
 
 
 def no_reply(kernel: Waiting, server: Context) -> None:

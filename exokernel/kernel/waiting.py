@@ -16,7 +16,8 @@ from exokernel.machine.context import Register
 from exokernel.machine.costs import FULL_STATE_WORDS, PREDICATE_TERM, SAVE_REGISTER
 
 RAX = int(Register.RAX)
-FULL_STATE = FULL_STATE_WORDS * SAVE_REGISTER
+FULL_STATE = 2 * FULL_STATE_WORDS * SAVE_REGISTER
+"""Saving everything, and loading it again."""
 END_OF_TIME = 1 << 62
 """A later deadline never comes.  The clock jumps no further, and no sum of charges leads from here beyond 64 bits."""
 
@@ -33,14 +34,22 @@ class WaitOver:
 class Waiting(Core):
     """Blocks contexts and ends their waits."""
 
+    _looks_around: bool
+    """Whether it matters to whoever runs that somebody has become runnable."""
+
     def consider(self, environment: Environment, urgent: bool = False) -> None:
         """Tell the CPU policy whether an environment could use a processor now; one that waits for a predicate might."""
-        number = environment.number
-        if environment.state is not State.ALIVE:
+        number, ready = environment.number, environment.ready
+        if ready and ready[-1].processor is None:
+            self.cpu_policy.runnable(number, urgent, self.clock.now)
+            if self._looks_around:
+                self.became_runnable(number)
+        elif environment.state is not State.ALIVE:
             self.cpu_policy.not_runnable(number)
         elif environment.free_context() is not None or self.upcalls.deliverable(environment) is not None:
             self.cpu_policy.runnable(number, urgent, self.clock.now)
-            self.became_runnable(number)
+            if self._looks_around:
+                self.became_runnable(number)
         elif environment.watching:
             self.cpu_policy.runnable(number, False, self.clock.now)
         else:
@@ -54,20 +63,24 @@ class Waiting(Core):
         """Block a context.  Its registers are saved, and that is charged, if the library does not handle `resume_cpu`."""
         if context.machine is not None and not environment.handles(Upcall.RESUME_CPU) and wait.event is not Event.REPLY:
             self.charge(environment, FULL_STATE)
+        self.stop_for(environment, context, wait)
+        self.consider(environment)
+
+    def stop_for(self, environment: Environment, context: Context, wait: Wait) -> None:
+        """Block a context, and tell nobody."""
         context.wait = wait
         if wait.predicate is not None:
             environment.watching += wait.predicate.terms
         environment.stop(context, ContextState.BLOCKED)
         if wait.deadline < END_OF_TIME:
             self.clock.at(wait.deadline, WaitOver(environment.number, context.number, wait))
-        self.consider(environment)
 
     def end_wait(self, environment: Environment, context: Context) -> None:
         """A context's wait is over without an answer; it is ready."""
         if context.wait is not None and context.wait.predicate is not None:
             environment.watching -= context.wait.predicate.terms
         context.wait = None
-        environment.make_ready(context)
+        environment.make_ready_later(context)
         self.consider(environment)
 
     def answer_wait(self, environment: Environment, context: Context, value: int) -> None:

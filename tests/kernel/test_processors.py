@@ -204,7 +204,7 @@ def test_each_processor_has_a_vector_of_slices() -> None:
         guests: list[Guest] = []
 
         async def init() -> None:
-            guests.extend([await made.guest("a: jmp a") for _ in range(4)])
+            guests.extend([await made.guest("a: jmp a") for _ in range(6)])
             for position in range(0, 64, 2):
                 await exo.alloc_slice(1, position, guests[0].number)
             await exo.block(Event.TIME, 0, 1 << 40)

@@ -8,7 +8,7 @@ from exokernel.abi import layout, pages
 from exokernel.abi.errors import Error, Refused
 from exokernel.abi.flags import Event
 from exokernel.kernel.death import Cause
-from exokernel.machine.costs import FULL_STATE_WORDS
+from exokernel.machine.costs import FAULT_CROSSING, FULL_STATE_WORDS
 from tests.machine_kit import Guest, Machine, exo, machine, run
 
 QUANTUM = 10_000
@@ -88,7 +88,20 @@ def test_the_registers_of_one_that_does_not_handle_it_are_saved_and_charged() ->
             assert made.environment(guest.number).contexts[0].machine.words[1] > QUANTUM  # type: ignore[union-attr]
 
 
-def test_who_runs_alone_is_not_asked() -> None:
+def test_who_runs_alone_and_handles_nothing_is_not_charged_for_saving() -> None:
+    with machine(quantum=QUANTUM) as made:
+        guests: list[Guest] = []
+
+        async def init() -> None:
+            guests.append(await made.guest(SPIN))
+            await forever()
+
+        made.run(init, 20 * QUANTUM)
+        accounts = made.environment(guests[0].number).accounts
+        assert accounts.kernel_cycles < 20 * FAULT_CROSSING + FULL_STATE_WORDS
+
+
+def test_who_handles_it_is_asked_also_when_alone_because_it_may_have_threads_that_wait() -> None:
     with machine(quantum=QUANTUM) as made:
         guests: list[Guest] = []
 
@@ -97,7 +110,7 @@ def test_who_runs_alone_is_not_asked() -> None:
             await forever()
 
         made.run(init, 20 * QUANTUM)
-        assert made.environment(guests[0].number).accounts.upcalls == 0
+        assert made.environment(guests[0].number).accounts.upcalls > 15
 
 
 def test_under_a_policy_that_forces_nobody_is_asked() -> None:
@@ -146,9 +159,9 @@ def test_one_that_lets_the_deadline_pass_is_preempted_keeps_its_state_pays_and_i
         assert made.notes(guests[0], 1) == [allowed + 1]
         mine = [length for number, length, _ in slices if number == guests[0].number]
         assert len(mine) == allowed + 1
-        assert QUANTUM + DEADLINE <= mine[0] < QUANTUM + DEADLINE + 500
+        assert QUANTUM + DEADLINE <= mine[0] < QUANTUM + DEADLINE + 1000
         for length in mine[1:]:
-            assert QUANTUM <= length < QUANTUM + 700, "what it had too much is taken off the next slice"
+            assert QUANTUM - 1000 <= length < QUANTUM + 1000, "what it had too much is taken off the next slice"
         assert guests[1].number in made.kernel.environments, "the other is unharmed"
 
 
@@ -201,7 +214,7 @@ def test_the_grace_it_used_is_taken_off_the_next_slice_of_one_that_complies() ->
 
         made.run(init, 400 * QUANTUM)
         mine, other = (made.environment(guest.number).accounts.cycles for guest in guests)
-        assert abs(mine - other) < 2 * QUANTUM, (mine, other)
+        assert abs(mine - other) < 0.03 * mine, (mine, other)
 
 
 def test_a_slice_by_position_is_run_when_its_position_comes() -> None:
