@@ -7,7 +7,7 @@ ratio: it hardly depends on the computer.
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from exokernel.bench import machine, programs
+from exokernel.bench import machine, programs, transfer
 
 ROUNDS = 5
 
@@ -21,6 +21,10 @@ def _figures() -> Iterator[tuple[str, Callable[[int], dict[str, Any]]]]:
     yield "guest_speed", machine.guest_speed
     yield "null_downcall", machine.null_downcall
     yield "switch", machine.switch
+    yield "yield_round_trip", transfer.yield_round_trip
+    yield "yield_instructions", transfer.yield_instructions
+    yield "transfer_round_trip", transfer.transfer_round_trip
+    yield "transfer_instructions", transfer.transfer_instructions
     yield "page_fault_native", programs.page_fault_native
     yield "page_fault_python", programs.page_fault_python
     yield "help", programs.help_text

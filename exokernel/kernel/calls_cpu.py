@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from exokernel.abi.downcalls import Kind
 from exokernel.abi.errors import Error
 from exokernel.abi.flags import Event, ResumeReason, Rights
 from exokernel.kernel import capabilities, predicates, transfer
 from exokernel.kernel.calls_environment import require_control
-from exokernel.kernel.dispatch import NO_ANSWER, NoAnswer, serves
+from exokernel.kernel.dispatch import ARGUMENTS, CHECKS, NO_ANSWER, NoAnswer, serves, serves_machine_code
 from exokernel.kernel.environment import Context, Environment, Wait
 from exokernel.kernel.refusal import Refusal
 from exokernel.kernel.waiting import FULL_STATE
+from exokernel.machine.context import MachineContext
 from exokernel.machine.costs import PREDICATE_TERM
 from exokernel.policy.scheduling import MOST_TICKETS
 
@@ -179,11 +181,28 @@ def call(
     return NO_ANSWER
 
 
+@serves_machine_code("call")
+def call_by_registers(kernel: Kernel, caller: Environment, context: Context, machine: MachineContext) -> NoAnswer:
+    """The same from machine code."""
+    if transfer.call_by_registers(kernel, caller, context, machine):
+        return NO_ANSWER
+    env, deadline, *words = (machine.words[register] for register in ARGUMENTS)
+    return call(kernel, caller, context, CHECKS[Kind.ENVIRONMENT](kernel, caller, env), deadline, *words)
+
+
 @serves("reply")
 def reply(kernel: Kernel, caller: Environment, context: Context, a: int, b: int, c: int, d: int) -> int | NoAnswer:
     """Back to the caller."""
     transfer.reply(kernel, caller, context, (a, b, c, d))
     return 0 if context.machine is None else NO_ANSWER
+
+
+@serves_machine_code("reply")
+def reply_by_registers(kernel: Kernel, caller: Environment, context: Context, machine: MachineContext) -> int | NoAnswer:
+    """The same from machine code."""
+    if transfer.reply_by_registers(kernel, caller, context, machine):
+        return NO_ANSWER
+    return reply(kernel, caller, context, *(machine.words[register] for register in ARGUMENTS[:4]))
 
 
 @serves("send")

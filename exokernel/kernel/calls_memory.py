@@ -39,8 +39,6 @@ def alloc_page(kernel: Kernel, caller: Environment, context: Context, number: in
             frame = kernel.frames.take_free(env, number)
         if frame is None:
             raise Refusal(Error.FRAME_BUSY)
-        if env.request is not None:
-            kernel.revocation.took_one(env)
         return frame.number
     frame = kernel.frames.take_free(env)
     if frame is None and kernel.revocation.short_of_frames(env):
@@ -49,8 +47,6 @@ def alloc_page(kernel: Kernel, caller: Environment, context: Context, number: in
         raise Refusal(Error.NO_FRAME)
     if env.wants_frames:
         kernel.revocation.no_longer_wants(env)
-    if env.request is not None:
-        kernel.revocation.took_one(env)
     return frame.number
 
 

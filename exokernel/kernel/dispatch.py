@@ -8,7 +8,7 @@ before any function sees it.  A down-call whose bytes lie on a page that is not 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from exokernel.abi.downcalls import BATCH_MAXIMUM, BATCH_WORDS, BY_NAME, TABLE, Argument, DownCall, Kind
@@ -52,6 +52,8 @@ class Call:
     buffer: int | None
     plain: tuple[tuple[int, Check | None], ...] | None
     """Register and check of each argument, if every argument takes one register and none is a buffer or bytes."""
+    direct: Callable[..., Any] | None = None
+    """Instead, for machine code: a function that looks at the registers itself."""
 
 
 CALLS: dict[int, Call] = {}
@@ -68,6 +70,18 @@ def serves(name: str) -> Callable[[Function], Function]:
         special = {Kind.BUFFER, Kind.BYTES, Kind.OBJECT} & set(kinds)
         plain = None if special else tuple(zip(ARGUMENTS, checks, strict=False))
         CALLS[row.number] = Call(row, function, checks, buffer, plain)
+        return function
+
+    return declare
+
+
+def serves_machine_code(name: str) -> Callable[[Function], Function]:
+    """Declare the function that makes the down-call `name` for machine code; it is called (kernel, environment, context,
+    machine) and does its own checks, for the two calls in which every microsecond counts."""
+
+    def declare(function: Function) -> Function:
+        number = BY_NAME[name].number
+        CALLS[number] = replace(CALLS[number], direct=function, plain=None)
         return function
 
     return declare
@@ -159,6 +173,8 @@ def native(kernel: Kernel, environment: Environment, context: Context, machine: 
                 context,
                 *[words[at] if check is None else check(kernel, environment, words[at]) for at, check in call.plain],
             )
+        elif call.direct is not None:
+            result = call.direct(kernel, environment, context, machine)
         else:
             raw = [words[register] for register in ARGUMENTS]
             result = call.function(kernel, environment, context, *_from_words(kernel, environment, call, raw))

@@ -172,24 +172,28 @@ class Kernel(Scheduling):
     def _work(self, processor: Processor) -> None:
         """Run whoever has the processor until a slice is over, or the other processors have to catch up.  A pause only
         interrupts the slice, which goes on when `run` is called again, so that looking in between changes nothing."""
-        while (environment := processor.environment) is not None:
-            how = self._run(processor, environment)
-            if how is not None:
-                self.end_slice(processor, how)
-            elif processor.environment is environment:
+        while processor.environment is not None:
+            how = self._run(processor, processor.environment)
+            if how is None:
                 break
+            self.end_slice(processor, how)
         processor.now = self.clock.now
 
     def _run(self, processor: Processor, environment: Environment) -> SliceEnd | None:
-        """Run one environment.  Gives how its slice ended, or None if somebody else has it now or the kernel has to look
-        around."""
+        """Run one environment, and whoever it hands the processor to.  Gives how the slice ended, or None if the kernel has to
+        look around."""
         clock, run, words = self.clock, processor.run, self.memory.words
         frames, shown, several = self.frames, self.exposed.clock_word, self._several
-        accounts, root = environment.accounts, environment.root
-        if root != processor.root:
-            processor.root = root
-            self.charge(environment, costs.ADDRESS_SPACE_SWITCH)
-        while processor.environment is environment:
+        accounts, root = environment.accounts, 0
+        while True:
+            if processor.environment is not environment or not root:
+                if processor.environment is None:
+                    return None
+                environment = processor.environment
+                accounts, root = environment.accounts, environment.root
+                if root != processor.root:
+                    processor.root = root
+                    self.charge(environment, costs.ADDRESS_SPACE_SWITCH)
             if environment.state is not State.ALIVE:
                 return SliceEnd.BLOCKED
             now = clock.now
@@ -243,7 +247,6 @@ class Kernel(Scheduling):
                 self.native_call(self, environment, context, machine)
             elif kind is not BUDGET:
                 self.answer(environment, context, machine, trap)
-        return None
 
     @staticmethod
     def _rotate(processor: Processor, environment: Environment) -> None:

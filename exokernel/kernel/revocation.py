@@ -184,14 +184,6 @@ class Revocation:
         else:
             self._show_request(environment)
 
-    def took_one(self, environment: Environment) -> None:
-        """The victim of a request has got a frame meanwhile: it owes one more, or it could meet the request by giving the
-        same frame again and again."""
-        request = environment.request
-        if request is not None and request.frame is None:
-            request.count += 1
-            self._show_request(environment)
-
     def _end(self, environment: Environment) -> None:
         environment.request = None
         self._show_request(environment)

@@ -161,26 +161,27 @@ class Scheduling(Lifecycle):
         end = processor.end if processor.due == NEVER else 0
         self.end_slice(processor, SliceEnd.YIELDED)
         processor.owner, processor.began, processor.end, processor.due = to, self.clock.now, end, NEVER
-        self._enter(processor, to)
+        processor.environment = to
+        if to.left_at > self.clock.now:
+            self.clock.now = to.left_at
 
     def lend(self, to: Environment) -> None:
         """The slice stays whose it is, and is charged to its owner, but another runs in it; or its owner runs again."""
         processor = self.processor
         lender = processor.environment
         assert lender is not None
-        self._leave(processor, lender)
-        self._enter(processor, to)
-        if lender.ready or lender.pending:
+        if lender.ready or lender.pending or self._several or self.frames.promised:
+            self._leave(processor, lender)
             self.consider(lender)
+        else:
+            self.exposed.ran(lender)
+        processor.environment = to
+        if to.left_at > self.clock.now:
+            self.clock.now = to.left_at
 
     def is_lent(self) -> bool:
         """Whether who runs has the slice of somebody else."""
         return self.processor.owner is not self.processor.environment
-
-    def _enter(self, processor: Processor, environment: Environment) -> None:
-        processor.environment = environment
-        if environment.left_at > self.clock.now:
-            self.clock.now = environment.left_at
 
     def became_runnable(self, environment: int) -> None:
         if self._several and any(processor.environment is None for processor in self.processors):

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Final
 
 from exokernel.abi.downcalls import BY_NAME
 from exokernel.abi.errors import Error
-from exokernel.abi.flags import Event
+from exokernel.abi.flags import FOREVER, Event
 from exokernel.abi.upcalls import Upcall
 from exokernel.kernel.environment import Context, ContextState, Environment, State, Wait
 from exokernel.kernel.refusal import Refusal
-from exokernel.machine.context import Register
+from exokernel.machine.context import MachineContext, Register
 from exokernel.machine.costs import GENERAL_REGISTERS, SAVE_REGISTER
 
 if TYPE_CHECKING:
@@ -29,6 +29,18 @@ SERVE: Final = BY_NAME["serve"].number
 RAX, RSP, RIP = int(Register.RAX), int(Register.RSP), int(Register.RIP)
 ENTRY_REGISTERS: Final = tuple(map(int, (Register.RDI, Register.RSI, Register.RDX, Register.RCX, Register.R8, Register.R9)))
 REPLY_REGISTERS: Final = tuple(map(int, (Register.RDX, Register.R10, Register.R8, Register.R9)))
+RDI, RSI, R9 = int(Register.RDI), int(Register.RSI), int(Register.R9)
+CALL_WORDS: Final = bytes(
+    map(int, (Register.RSI, Register.RDX, Register.RDX, Register.R10, Register.RCX, Register.R8, Register.R8, Register.R9))
+)
+"""Where each word of a call goes, and where it comes from; see `MachineContext.take`."""
+REPLY_WORDS: Final = bytes(
+    map(int, (Register.RDX, Register.RDI, Register.R10, Register.RSI, Register.R8, Register.RDX, Register.R9, Register.R10))
+)
+CALL_ENTRY: Final = int(Upcall.CALL)
+ALIVE, REPLY = State.ALIVE, Event.REPLY
+SERVING, READY, BLOCKED = ContextState.SERVING, ContextState.READY, ContextState.BLOCKED
+SAVED: Final = GENERAL_REGISTERS * SAVE_REGISTER
 SYSCALL_LENGTH: Final = 2
 
 Words = tuple[int, int, int, int]
@@ -80,8 +92,55 @@ def call(kernel: Kernel, caller: Environment, context: Context, callee: Environm
     wait = Wait(Event.REPLY, callee.number, deadline)
     _enter(kernel, caller, callee, words, True).caller = (caller, context, wait)
     kernel.stop_for(caller, context, wait)
-    kernel.charge(caller, GENERAL_REGISTERS * SAVE_REGISTER)
+    kernel.charge(caller, SAVED)
     kernel.lend(callee)
+
+
+def call_by_registers(kernel: Kernel, caller: Environment, context: Context, machine: MachineContext) -> bool:
+    """The synchronous form between two in machine code, without a deadline: the same, with the words going from registers
+    to registers.  Gives False, having done nothing, if it is another case or is to be refused."""
+    words = machine.words
+    callee = kernel.environments.get(words[RDI])
+    if callee is None or callee is caller or words[RSI] != FOREVER or callee.library is not None:
+        return False
+    for server in callee.contexts.values():
+        if server.state is SERVING:
+            break
+    else:
+        return False
+    entry = callee.entries[CALL_ENTRY]
+    if not entry or server.machine is None or server.serving is None:
+        return False
+    server.machine.take(machine, CALL_WORDS)
+    registers = server.machine.words
+    registers[RDI], registers[RIP], registers[RSP], registers[R9] = caller.number, entry, server.serving[1], 1
+    wait = context.wait = Wait(REPLY, callee.number, FOREVER)
+    server.caller = (caller, context, wait)
+    server.state, context.state = READY, BLOCKED
+    callee.ready.append(server)
+    caller.ready.remove(context)
+    context.processor = None
+    callee.accounts.upcalls += 1
+    kernel.charge(caller, SAVED)
+    kernel.lend(callee)
+    return True
+
+
+def reply_by_registers(kernel: Kernel, callee: Environment, server: Context, machine: MachineContext) -> bool:
+    """The reply of one in machine code to another on a lent slice.  Gives False, having done nothing, in other cases."""
+    if server.caller is None or server.serving is None:
+        return False
+    caller, context, wait = server.caller
+    if context.wait is not wait or context.machine is None or not kernel.is_lent() or caller.state is not ALIVE:
+        return False
+    context.machine.take(machine, REPLY_WORDS)
+    context.machine.words[RAX] = 0
+    server.caller = context.wait = server.processor = None
+    server.state, context.state = SERVING, READY
+    callee.ready.remove(server)
+    caller.ready.append(context)
+    kernel.lend(caller)
+    return True
 
 
 def send(kernel: Kernel, caller: Environment, callee: Environment, words: Words) -> None:

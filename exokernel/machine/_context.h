@@ -68,7 +68,23 @@ static PyObject *context_clear(PyObject *self, PyObject *none) {
     Py_RETURN_NONE;
 }
 
+/* take(source, pairs): copies words of another context, each pair of bytes being the word here and the word there. */
+static PyObject *context_take(PyObject *self, PyObject *const *args, Py_ssize_t count) {
+    Context *c = (Context *)self;
+    const uint8_t *pairs;
+    if (count != 2 || !PyObject_TypeCheck(args[0], Py_TYPE(self)) || !PyBytes_Check(args[1])) {
+        PyErr_SetString(PyExc_TypeError, "take needs a context and pairs of bytes");
+        return NULL;
+    }
+    pairs = (const uint8_t *)PyBytes_AS_STRING(args[1]);
+    for (Py_ssize_t i = 0; i + 1 < PyBytes_GET_SIZE(args[1]); i += 2)
+        if (pairs[i] < WORDS && pairs[i + 1] < WORDS)
+            c->words[pairs[i]] = ((Context *)args[0])->words[pairs[i + 1]];
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef context_methods[] = {
+    {"take", (PyCFunction)(void (*)(void))context_take, METH_FASTCALL, NULL},
     {"clear", context_clear, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };

@@ -87,7 +87,8 @@ def hunger(refusal: str, wanted: int = 24, **options: object) -> tuple[int, Mach
                 "exo set_upcall, {Upcall_PLEASE_RELEASE_PAGE}, &handler, 0\n again: exo yield, 0\n jmp again" + RETURN
             )
             hog = await made.guest(refusal, start=False, partner=partner.number)
-            await exo.give_capability(hog.number, 0, 15, 1)
+            if "{partner}" in refusal:
+                await exo.give_capability(hog.number, 0, 15, 1)
             for guest in (hog, partner):
                 for frame in guest.frames.values():
                     await exo.reserve_page(frame, 1, guest.number)
