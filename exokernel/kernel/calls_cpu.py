@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 from exokernel.abi.downcalls import Kind
 from exokernel.abi.errors import Error
 from exokernel.abi.flags import Event, ResumeReason, Rights
+from exokernel.abi.upcalls import Upcall
 from exokernel.kernel import capabilities, predicates, transfer
 from exokernel.kernel.calls_environment import require_control
-from exokernel.kernel.dispatch import ARGUMENTS, CHECKS, NO_ANSWER, NoAnswer, serves, serves_machine_code
+from exokernel.kernel.dispatch import CHECKS, NO_ANSWER, NoAnswer, serves, serves_machine_code
 from exokernel.kernel.environment import Context, Environment, Wait
 from exokernel.kernel.refusal import Refusal
 from exokernel.kernel.waiting import FULL_STATE
-from exokernel.machine.context import MachineContext
+from exokernel.machine.context import MachineContext, Register
 from exokernel.machine.costs import PREDICATE_TERM
 from exokernel.policy.scheduling import MOST_TICKETS
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 CHARGE_MAXIMUM = 1 << 32
 LONGEST_PERIOD = 1 << 48
 EVENTS = tuple(Event)
+RESUME = int(Upcall.RESUME_CPU)
+RAX, RDI = int(Register.RAX), int(Register.RDI)
 
 
 @serves("null")
@@ -52,6 +55,22 @@ def console_write(kernel: Kernel, caller: Environment, context: Context, text: b
     kernel.charge(caller, len(text) // 8)
     kernel.console.write(caller.number, text)
     return len(text)
+
+
+@serves_machine_code("yield")
+def yield_by_registers(kernel: Kernel, caller: Environment, context: Context, machine: MachineContext) -> int | NoAnswer:
+    """The same from machine code."""
+    words = machine.words
+    to = kernel.environments.get(words[RDI])
+    if to is None or to is caller or to.watching or not to.ready or to.ready[-1].processor is not None:
+        return yield_(kernel, caller, context, CHECKS[Kind.ENVIRONMENT](kernel, caller, words[RDI]))
+    if caller.entries[RESUME] and kernel.upcalls.resume_cpu(caller, context, ResumeReason.YIELDED, 0):
+        kernel.hand_over(to)
+        return NO_ANSWER
+    kernel.charge(caller, FULL_STATE)
+    words[RAX] = 0
+    kernel.hand_over(to)
+    return NO_ANSWER
 
 
 @serves("yield")
@@ -181,28 +200,11 @@ def call(
     return NO_ANSWER
 
 
-@serves_machine_code("call")
-def call_by_registers(kernel: Kernel, caller: Environment, context: Context, machine: MachineContext) -> NoAnswer:
-    """The same from machine code."""
-    if transfer.call_by_registers(kernel, caller, context, machine):
-        return NO_ANSWER
-    env, deadline, *words = (machine.words[register] for register in ARGUMENTS)
-    return call(kernel, caller, context, CHECKS[Kind.ENVIRONMENT](kernel, caller, env), deadline, *words)
-
-
 @serves("reply")
 def reply(kernel: Kernel, caller: Environment, context: Context, a: int, b: int, c: int, d: int) -> int | NoAnswer:
     """Back to the caller."""
     transfer.reply(kernel, caller, context, (a, b, c, d))
     return 0 if context.machine is None else NO_ANSWER
-
-
-@serves_machine_code("reply")
-def reply_by_registers(kernel: Kernel, caller: Environment, context: Context, machine: MachineContext) -> int | NoAnswer:
-    """The same from machine code."""
-    if transfer.reply_by_registers(kernel, caller, context, machine):
-        return NO_ANSWER
-    return reply(kernel, caller, context, *(machine.words[register] for register in ARGUMENTS[:4]))
 
 
 @serves("send")

@@ -8,7 +8,7 @@ before any function sees it.  A down-call whose bytes lie on a page that is not 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from exokernel.abi.downcalls import BATCH_MAXIMUM, BATCH_WORDS, BY_NAME, TABLE, Argument, DownCall, Kind
@@ -57,6 +57,8 @@ class Call:
 
 
 CALLS: dict[int, Call] = {}
+DIRECT: dict[int, Callable[..., Any]] = {}
+"""What `serves_machine_code` has declared."""
 
 
 def serves(name: str) -> Callable[[Function], Function]:
@@ -68,8 +70,9 @@ def serves(name: str) -> Callable[[Function], Function]:
         buffer = kinds.index(Kind.BUFFER) if Kind.BUFFER in kinds else None
         checks = tuple(CHECKS.get(kind) for kind in kinds)
         special = {Kind.BUFFER, Kind.BYTES, Kind.OBJECT} & set(kinds)
-        plain = None if special else tuple(zip(ARGUMENTS, checks, strict=False))
-        CALLS[row.number] = Call(row, function, checks, buffer, plain)
+        direct = DIRECT.get(row.number)
+        plain = None if special or direct else tuple(zip(ARGUMENTS, checks, strict=False))
+        CALLS[row.number] = Call(row, function, checks, buffer, plain, direct)
         return function
 
     return declare
@@ -80,8 +83,7 @@ def serves_machine_code(name: str) -> Callable[[Function], Function]:
     machine) and does its own checks, for the two calls in which every microsecond counts."""
 
     def declare(function: Function) -> Function:
-        number = BY_NAME[name].number
-        CALLS[number] = replace(CALLS[number], direct=function, plain=None)
+        DIRECT[BY_NAME[name].number] = function
         return function
 
     return declare

@@ -15,7 +15,7 @@ from enum import Enum, IntEnum
 from typing import TYPE_CHECKING, Any
 
 from exokernel.abi.direct import direct
-from exokernel.abi.flags import Event
+from exokernel.abi.flags import FOREVER, Event
 from exokernel.abi.layout import MAXIMUM_CONTEXTS
 from exokernel.abi.pages import EVENT_COUNTERS
 from exokernel.abi.upcalls import Upcall
@@ -72,6 +72,8 @@ class Context:
     again: Any = None
     """A trap of the coroutine that faulted and is answered anew instead."""
     wait: Wait | None = None
+    for_reply: Wait = field(default_factory=lambda: Wait(Event.REPLY, 0, FOREVER))
+    """The wait for a reply that has no deadline: there is never more than one."""
     interrupted: int | None = None
     """A handler's: the context that stands still until it ends."""
     upcall: Upcall | None = None

@@ -44,6 +44,8 @@ EVENTS = _word(pages.OwnPage, "events")
 TAKEN = _word(pages.OwnPage, "taken")
 TAKEN_WORDS: int = pages.TakenRecord.sizeof() >> 3
 ROW: int = pages.EnvironmentRow.sizeof()
+CYCLES = 3
+"""The word of a row in which a slice's end writes the cycles used."""
 ONE_HOLDER = 1 << pages.FRAME_HOLDERS_SHIFT
 QUEUE_ROW_WORDS: int = pages.DiskQueueRow.sizeof() >> 3
 ENVIRONMENT_PAGES = MAXIMUM_ENVIRONMENTS * ROW // PAGE_SIZE
@@ -159,7 +161,7 @@ class ExposedPages:
         words[own + QUOTA] = environment.quota
         row = environment.row = self._environments + ((environment.number & (MAXIMUM_ENVIRONMENTS - 1)) * ROW >> 3)
         words[row] = environment.number | environment.state << 32
-        words[row + 3] = environment.accounts.cycles
+        words[row + CYCLES] = environment.accounts.cycles
         self.charged(environment)
 
     def new_context(self, environment: Environment, number: int) -> None:
@@ -167,11 +169,6 @@ class ExposedPages:
         at = (environment.own >> 3) + CRITICAL + CONTEXT_WORDS * number
         for index in range(CONTEXT_WORDS):
             self._words[at + index] = 0
-
-    def ran(self, environment: Environment) -> None:
-        """An environment has had a slice."""
-        accounts = environment.accounts
-        self._words[environment.row + 3] = accounts.instructions + accounts.kernel_cycles
 
     def slice(self, processor: int, position: int, owner: int) -> None:
         """A slice has another owner, 0 for none."""

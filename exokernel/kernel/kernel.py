@@ -45,6 +45,7 @@ from exokernel.policy.memory import MemoryPolicy
 from exokernel.policy.scheduling import CpuPolicy, SliceEnd
 
 BUDGET, DOWNCALL, PAGE_FAULT = TrapKind.BUDGET, TrapKind.DOWNCALL, TrapKind.PAGE_FAULT
+ADDRESS_SPACE_SWITCH = costs.ADDRESS_SPACE_SWITCH
 DOWNCALL_RANGE = DOWNCALL_BASE >> 16
 
 __all__ = ["Kernel", "Outcome", "Settings"]
@@ -180,8 +181,8 @@ class Kernel(Scheduling):
         processor.now = self.clock.now
 
     def _run(self, processor: Processor, environment: Environment) -> SliceEnd | None:
-        """Run one environment, and whoever it hands the processor to.  Gives how the slice ended, or None if the kernel has to
-        look around."""
+        """Run one environment, and whoever it hands the processor to.  Gives how the slice ended, or None if the kernel has
+        to look around."""
         clock, run, words = self.clock, processor.run, self.memory.words
         frames, shown, several = self.frames, self.exposed.clock_word, self._several
         accounts, root = environment.accounts, 0
@@ -193,7 +194,8 @@ class Kernel(Scheduling):
                 accounts, root = environment.accounts, environment.root
                 if root != processor.root:
                     processor.root = root
-                    self.charge(environment, costs.ADDRESS_SPACE_SWITCH)
+                    clock.now += ADDRESS_SPACE_SWITCH
+                    accounts.kernel_cycles += ADDRESS_SPACE_SWITCH
             if environment.state is not State.ALIVE:
                 return SliceEnd.BLOCKED
             now = clock.now

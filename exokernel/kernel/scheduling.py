@@ -21,6 +21,7 @@ from exokernel.abi.upcalls import Upcall
 from exokernel.kernel import exposed
 from exokernel.kernel.death import Cause
 from exokernel.kernel.environment import Context, Environment, State
+from exokernel.kernel.exposed import CYCLES
 from exokernel.kernel.lifecycle import Lifecycle
 from exokernel.kernel.processor import Processor
 from exokernel.kernel.refusal import Refusal
@@ -131,7 +132,7 @@ class Scheduling(Lifecycle):
         )
 
     def _begin(self, processor: Processor, environment: Environment, cycles: int) -> bool:
-        """Begin a slice of so many cycles, less what the environment owes.  False, and it owes less, if that is all of it."""
+        """Begin a slice of so many cycles, less what the environment owes.  False, and it owes less, if it owes all."""
         if environment.debt >= cycles:
             environment.debt -= cycles
             return False
@@ -157,11 +158,19 @@ class Scheduling(Lifecycle):
 
     def hand_over(self, to: Environment) -> None:
         """The rest of the slice, and no more, is another's."""
-        processor = self.processor
-        end = processor.end if processor.due == NEVER else 0
-        self.end_slice(processor, SliceEnd.YIELDED)
-        processor.owner, processor.began, processor.end, processor.due = to, self.clock.now, end, NEVER
-        processor.environment = to
+        processor, now = self.processor, self.clock.now
+        owner = processor.owner
+        if owner is None or owner is not processor.environment or processor.due != NEVER or self._looks_around:
+            end = processor.end if processor.due == NEVER else 0
+            self.end_slice(processor, SliceEnd.YIELDED)
+            processor.end, processor.due = end, NEVER
+        else:
+            # The same without looking at what cannot be.
+            self._leave(processor, owner)
+            self.cpu_policy.ran(owner.number, now - processor.began, SliceEnd.YIELDED, now)
+            self.cpu_policy.runnable(owner.number, False, now)
+        processor.owner = processor.environment = to
+        processor.began = now
         if to.left_at > self.clock.now:
             self.clock.now = to.left_at
 
@@ -173,8 +182,6 @@ class Scheduling(Lifecycle):
         if lender.ready or lender.pending or self._several or self.frames.promised:
             self._leave(processor, lender)
             self.consider(lender)
-        else:
-            self.exposed.ran(lender)
         processor.environment = to
         if to.left_at > self.clock.now:
             self.clock.now = to.left_at
@@ -271,7 +278,8 @@ class Scheduling(Lifecycle):
         if environment.state is State.ALIVE:
             if self.frames.promised:
                 self.frames.promise_over(environment)
-            self.exposed.ran(environment)
+            accounts = environment.accounts
+            self.memory.words[environment.row + CYCLES] = accounts.instructions + accounts.kernel_cycles
 
     def end(self, environment: Environment, status: int) -> None:
         self._disown_everything(environment)

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from exokernel.abi.downcalls import BY_NAME
+from exokernel.abi.downcalls import BY_NAME, Kind
 from exokernel.abi.errors import Error
 from exokernel.abi.flags import FOREVER, Event
 from exokernel.abi.upcalls import Upcall
+from exokernel.kernel.dispatch import ARGUMENTS, CHECKS, NO_ANSWER, NoAnswer, serves_machine_code
 from exokernel.kernel.environment import Context, ContextState, Environment, State, Wait
 from exokernel.kernel.refusal import Refusal
 from exokernel.machine.context import MachineContext, Register
@@ -96,51 +97,50 @@ def call(kernel: Kernel, caller: Environment, context: Context, callee: Environm
     kernel.lend(callee)
 
 
-def call_by_registers(kernel: Kernel, caller: Environment, context: Context, machine: MachineContext) -> bool:
-    """The synchronous form between two in machine code, without a deadline: the same, with the words going from registers
-    to registers.  Gives False, having done nothing, if it is another case or is to be refused."""
+@serves_machine_code("call")
+def call_by_registers(kernel: Kernel, caller: Environment, context: Context, machine: MachineContext) -> NoAnswer:
+    """The synchronous form from machine code; between two in machine code, the words go from registers to registers."""
     words = machine.words
     callee = kernel.environments.get(words[RDI])
-    if callee is None or callee is caller or words[RSI] != FOREVER or callee.library is not None:
-        return False
-    for server in callee.contexts.values():
-        if server.state is SERVING:
-            break
-    else:
-        return False
-    entry = callee.entries[CALL_ENTRY]
-    if not entry or server.machine is None or server.serving is None:
-        return False
-    server.machine.take(machine, CALL_WORDS)
-    registers = server.machine.words
-    registers[RDI], registers[RIP], registers[RSP], registers[R9] = caller.number, entry, server.serving[1], 1
-    wait = context.wait = Wait(REPLY, callee.number, FOREVER)
-    server.caller = (caller, context, wait)
-    server.state, context.state = READY, BLOCKED
-    callee.ready.append(server)
-    caller.ready.remove(context)
-    context.processor = None
-    callee.accounts.upcalls += 1
-    kernel.charge(caller, SAVED)
-    kernel.lend(callee)
-    return True
+    if callee is not None and callee is not caller and words[RSI] == FOREVER and callee.library is None:
+        entry = callee.entries[CALL_ENTRY]
+        for server in callee.contexts.values() if entry else ():
+            if server.state is SERVING and server.serving is not None and server.machine is not None:
+                server.machine.take(machine, CALL_WORDS)
+                registers = server.machine.words
+                registers[RDI], registers[RIP], registers[RSP], registers[R9] = caller.number, entry, server.serving[1], 1
+                wait = context.wait = context.for_reply
+                wait.value = callee.number
+                server.caller = (caller, context, wait)
+                server.state, context.state, context.processor = READY, BLOCKED, None
+                callee.ready.append(server)
+                caller.ready.remove(context)
+                callee.accounts.upcalls += 1
+                kernel.charge(caller, SAVED)
+                kernel.lend(callee)
+                return NO_ANSWER
+    env, deadline, a, b, c, d = (words[register] for register in ARGUMENTS)
+    call(kernel, caller, context, CHECKS[Kind.ENVIRONMENT](kernel, caller, env), deadline, (a, b, c, d))
+    return NO_ANSWER
 
 
-def reply_by_registers(kernel: Kernel, callee: Environment, server: Context, machine: MachineContext) -> bool:
-    """The reply of one in machine code to another on a lent slice.  Gives False, having done nothing, in other cases."""
-    if server.caller is None or server.serving is None:
-        return False
-    caller, context, wait = server.caller
-    if context.wait is not wait or context.machine is None or not kernel.is_lent() or caller.state is not ALIVE:
-        return False
-    context.machine.take(machine, REPLY_WORDS)
-    context.machine.words[RAX] = 0
-    server.caller = context.wait = server.processor = None
-    server.state, context.state = SERVING, READY
-    callee.ready.remove(server)
-    caller.ready.append(context)
-    kernel.lend(caller)
-    return True
+@serves_machine_code("reply")
+def reply_by_registers(kernel: Kernel, callee: Environment, server: Context, machine: MachineContext) -> NoAnswer:
+    """The reply from machine code; on a lent slice, to machine code, the words go from registers to registers."""
+    if server.caller is not None and server.serving is not None:
+        caller, context, wait = server.caller
+        if context.wait is wait and context.machine is not None and caller.state is ALIVE and kernel.is_lent():
+            context.machine.take(machine, REPLY_WORDS)
+            context.machine.words[RAX] = 0
+            server.caller = context.wait = server.processor = None
+            server.state, context.state = SERVING, READY
+            callee.ready.remove(server)
+            caller.ready.append(context)
+            kernel.lend(caller)
+            return NO_ANSWER
+    a, b, c, d = (machine.words[register] for register in ARGUMENTS[:4])
+    reply(kernel, callee, server, (a, b, c, d))
+    return NO_ANSWER
 
 
 def send(kernel: Kernel, caller: Environment, callee: Environment, words: Words) -> None:

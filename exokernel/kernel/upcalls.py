@@ -160,8 +160,8 @@ class UpcallDelivery:
     def start_handler(
         self, environment: Environment, context: Context | None, upcall: Upcall, arguments: tuple[int, ...]
     ) -> Context | None:
-        """A handler in Python: a coroutine in a context of its own, which is given; `context` stands still meanwhile.  Gives
-        None if the environment has been ended for having no such handler."""
+        """A handler in Python: a coroutine in a context of its own, which is given; `context` stands still.  Gives
+        None if the environment has been ended because there cannot be one."""
         number = ANY if context is None else context.number
         method = getattr(environment.library, upcall.name.lower())
         handler = environment.new_context(upcall=upcall, interrupted=None if context is None else context.number)
