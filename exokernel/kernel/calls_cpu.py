@@ -98,6 +98,7 @@ def block(kernel: Kernel, caller: Environment, context: Context, event: int, val
         ended = caller.outstanding[value]
         if ended is not None:
             del caller.outstanding[value]
+            kernel.upcalls.heard(caller, kind, value)
             if ended < 0:
                 raise Refusal(Error.IO_ERROR)
             return ended
@@ -106,6 +107,7 @@ def block(kernel: Kernel, caller: Environment, context: Context, event: int, val
             raise Refusal(Error.NO_SUCH_ENVIRONMENT)
         status = caller.children[value]
         if status is not None:
+            kernel.upcalls.heard(caller, kind, value)
             return status
     elif kind is not Event.TIME and caller.events[kind] != value:
         return caller.events[kind]

@@ -243,10 +243,13 @@ class Environment:
             self.ready.remove(context)
 
     def make_ready(self, context: Context) -> None:
-        """Put a context back; it runs next."""
+        """Put a context back; it runs next, or after the handlers that are ready."""
         if context.state is not ContextState.READY:
             context.state = ContextState.READY
             self.ready.append(context)
+            if context.upcall is None and self.library is not None and any(one.upcall is not None for one in self.ready):
+                self.ready.remove(context)
+                self.ready.insert(0, context)
 
     def make_ready_later(self, context: Context) -> None:
         """Put a context of machine code back: it runs next, unless another is running, which then goes on first."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from exokernel.abi.layout import SLICES
-from exokernel.kernel.environment import Environment
+from exokernel.kernel.environment import Context, Environment
 from exokernel.machine.clock import NEVER
 from exokernel.machine.cpu import Cpu
 
@@ -35,6 +35,8 @@ class Processor:
     """Of the slice, or of the respite that the owner has been given after it."""
     due: int = NEVER
     """When the slice ended, once the owner has been asked to release the processor; until then NEVER."""
+    asked: Context | None = None
+    """The context that has been asked."""
     root: int = 0
     """The page tables it has loaded."""
     slices: list[Environment | None] = field(default_factory=lambda: [None] * SLICES)

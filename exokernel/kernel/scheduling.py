@@ -211,7 +211,9 @@ class Scheduling(Lifecycle):
     def slice_over(self, processor: Processor, environment: Environment) -> bool:
         """The slice, or the respite after it, has been used up.  Gives whether the processor is to be taken away now.  A
         library that handles the request is asked also if nobody else waits: it may have others in its own queue."""
-        context = environment.free_context(processor)
+        context = next((one for one in environment.ready if one.processor is processor), None)
+        if context is None:
+            return True
         self.charge(environment, FAULT_CROSSING)
         if environment.state is not State.ALIVE:
             return True
@@ -220,11 +222,12 @@ class Scheduling(Lifecycle):
             return True
         if self.cpu_policy.forced or not environment.handles(Upcall.PLEASE_RELEASE_CPU):
             alone = len(environment.ready) == 1 and not self._owned and not self.cpu_policy.anybody_waits()
-            if context is not None and context.machine is not None and not alone:
+            if context.machine is not None and not alone:
                 self.charge(environment, FULL_STATE)
             return True
-        if context is None or context.upcall is Upcall.PLEASE_RELEASE_CPU:
+        if context.upcall is Upcall.PLEASE_RELEASE_CPU:
             return True
+        processor.asked = context
         processor.due = self.clock.now
         processor.end = self.clock.now + self.settings.cpu_release_deadline
         if environment.library is None:
@@ -234,9 +237,9 @@ class Scheduling(Lifecycle):
         self.upcalls.request(environment, Upcall.PLEASE_RELEASE_CPU, (deadline,), context)
         return False
 
-    def _overrun(self, environment: Environment, context: Context | None) -> None:
+    def _overrun(self, environment: Environment, context: Context) -> None:
         """The deadline has passed: preempted by force, and for somebody who does so too often that is the end."""
-        if context is not None and context.machine is not None:
+        if context.machine is not None:
             self.charge(environment, FULL_STATE)
         environment.overruns += 1
         environment.accounts.overruns += 1
@@ -250,7 +253,7 @@ class Scheduling(Lifecycle):
         assert owner is not None
         processor.environment = processor.owner = None
         if processor.due != NEVER:
-            self._released(environment, now - processor.due, how)
+            self._released(processor, environment, now - processor.due, how)
         self._leave(processor, environment)
         if owner.state is State.ALIVE:
             self.cpu_policy.ran(owner.number, now - processor.began, how, now)
@@ -258,16 +261,17 @@ class Scheduling(Lifecycle):
                 self.consider(owner)
         self.consider(environment)
 
-    def _released(self, environment: Environment, excess: int, how: SliceEnd) -> None:
+    def _released(self, processor: Processor, environment: Environment, excess: int, how: SliceEnd) -> None:
+        """A slice whose owner has been asked for it is over: the request is, too, and the excess is a debt."""
         environment.debt += max(0, excess)
         if how is not SliceEnd.EXPIRED:
             environment.overruns = 0
-        for context in environment.contexts.values():
-            if context.processor is self.processor or context.processor is None:
-                self.upcalls.withdraw(environment, Upcall.PLEASE_RELEASE_CPU, context)
-                if environment.library is None:
-                    word = exposed.CPU_WANTED + exposed.CONTEXT_WORDS * context.number
-                    self.exposed.set_own_word(environment, word, 0)
+        context, processor.asked = processor.asked, None
+        if context is not None:
+            self.upcalls.withdraw(environment, Upcall.PLEASE_RELEASE_CPU, context)
+            if environment.library is None and environment.state is State.ALIVE:
+                word = exposed.CPU_WANTED + exposed.CONTEXT_WORDS * context.number
+                self.exposed.set_own_word(environment, word, 0)
 
     def _leave(self, processor: Processor, environment: Environment) -> None:
         """The environment has not got the processor any more."""

@@ -67,6 +67,13 @@ class UpcallDelivery:
         environment.pending.append(PendingUpcall(upcall, arguments, context))
         self._kernel.consider(environment, urgent=upcall is not Upcall.EVENT)
 
+    def heard(self, environment: Environment, event: int, value: int) -> None:
+        """An environment has learnt of an event by itself, and need not be told."""
+        for waiting in [
+            one for one in environment.pending if one.upcall is Upcall.EVENT and one.arguments[:2] == (event, value)
+        ]:
+            environment.pending.remove(waiting)
+
     def withdraw(self, environment: Environment, upcall: Upcall, context: Context | None = None) -> None:
         """What was asked for has been done."""
         gone = [one for one in environment.pending if one.upcall is upcall and one.context is context]
