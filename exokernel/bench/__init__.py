@@ -7,7 +7,7 @@ ratio: it hardly depends on the computer.
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from exokernel.bench import machine, programs, transfer
+from exokernel.bench import machine, many, processors, programs, transfer
 
 ROUNDS = 5
 
@@ -25,6 +25,11 @@ def _figures() -> Iterator[tuple[str, Callable[[int], dict[str, Any]]]]:
     yield "yield_instructions", transfer.yield_instructions
     yield "transfer_round_trip", transfer.transfer_round_trip
     yield "transfer_instructions", transfer.transfer_instructions
+    yield "choice", many.choice
+    yield "crowd_start", many.crowd_start
+    yield "crowd_memory", many.crowd_memory
+    for cycles in processors.WINDOWS:
+        yield f"window_{cycles}", processors.window(cycles)
     yield "page_fault_native", programs.page_fault_native
     yield "page_fault_python", programs.page_fault_python
     yield "help", programs.help_text

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 import unicorn
@@ -56,18 +57,28 @@ def _repeat(body: bytes, count: int) -> bytes:
 class _Machine:
     """A kernel with `guests` environments that run the same code and may name the next one in rdi."""
 
-    def __init__(self, code: bytes, guests: int = 1, quantum: int = 1 << 40) -> None:
+    def __init__(
+        self,
+        code: bytes,
+        guests: int = 1,
+        quantum: int = 1 << 40,
+        memory: int = 16 << 20,
+        step: int = 1,
+        **settings: int,
+    ) -> None:
+        """Until all have been started the machine runs `step` cycles at a time; they may run as long as that already."""
         assert calls.complete()
-        self.memory = PhysicalMemory(16 << 20)
-        self.kernel = Kernel(
-            self.memory, FastCpu, Disk(64), LargestHolder(), RoundRobin(), settings=Settings(quantum=quantum)
-        )
+        numbers = Settings(quantum=quantum, **settings)
+        self.memory = PhysicalMemory(memory)
+        make_cpu = partial(FastCpu, split=numbers.cpus > 1)
+        policy = RoundRobin(quantum, cpus=numbers.cpus)
+        self.kernel = Kernel(self.memory, make_cpu, Disk(64), LargestHolder(), policy, settings=numbers)
         self._code, self._guests = code, guests
         self.numbers: list[int] = []
         self.kernel.boot_coroutine(self._init)
         self.kernel.run(1)
         while len(self.numbers) < guests or not self._started:
-            self.kernel.run(self.kernel.clock.now + 1)
+            self.kernel.run(self.kernel.clock.now + step)
 
     async def _init(self) -> None:
         exo = Exo()

@@ -148,9 +148,10 @@ class Accounts:
         return self.instructions + self.kernel_cycles
 
 
-@dataclass(eq=False)
+@dataclass(slots=True, eq=False)
 class Environment:
-    """One environment; `number` carries a generation and is not used again."""
+    """One environment; `number` carries a generation and is not used again.  What every slice looks at comes first, so that it
+    lies together in the host's memory."""
 
     number: int
     parent: int
@@ -161,10 +162,24 @@ class Environment:
     root: int
     own: int
     """Physical address of the own page, in bytes."""
+    state: State = State.NEW
+    ready: list[Context] = field(default_factory=list)
+    accounts: Accounts = field(default_factory=Accounts)
     row: int = 0
     """Of the exposed environment table, as an index of the memory's words."""
+    watching: int = 0
+    """Terms of the predicates its contexts wait for."""
+    debt: int = 0
+    """Cycles it has had beyond its slices, to be taken off the next ones."""
+    left_at: int = 0
+    """The latest cycle it has seen: it never runs earlier, on whatever processor."""
+    pending: deque[PendingUpcall] = field(default_factory=deque)
+    request: ReleaseRequest | None = None
+    owed: int = 0
+    """Cycles it has declared with `charge` and not yet spent in its slices."""
+    library: Any = None
+    entries: list[int] = field(default_factory=lambda: [0] * len(Upcall))
     guarantee: int = 0
-    state: State = State.NEW
     held: dict[int, None] = field(default_factory=dict)
     tables: dict[int, int] = field(default_factory=dict)
     """Page-table frames with the number of entries in use in each."""
@@ -172,14 +187,9 @@ class Environment:
     """Physical address of the last-level table of each 2 MiB, by va >> 21."""
     reserved: set[int] = field(default_factory=set)
     contexts: dict[int, Context] = field(default_factory=dict)
-    ready: list[Context] = field(default_factory=list)
-    entries: list[int] = field(default_factory=lambda: [0] * len(Upcall))
     stacks: dict[int, tuple[int, int]] = field(default_factory=dict)
     """By context: address and size, in bytes, of the memory on which up-calls to it are delivered."""
-    library: Any = None
-    pending: deque[PendingUpcall] = field(default_factory=deque)
     events: list[int] = field(default_factory=lambda: [0] * EVENT_COUNTERS)
-    request: ReleaseRequest | None = None
     wants_frames: bool = False
     outstanding: dict[int, int | None] = field(default_factory=dict)
     """Disk requests by number: None while under way, then the status until somebody waits for it."""
@@ -190,22 +200,13 @@ class Environment:
     taken_total: int = 0
     taken_told: int = 0
     exit_status: int = 0
-    owed: int = 0
-    """Cycles it has declared with `charge` and not yet spent in its slices."""
     lineage: tuple[Environment, ...] = ()
     """Its ancestors that lived when it was made, the nearest first."""
     limits: Limits = field(default_factory=lambda: Limits(0, 0))
-    watching: int = 0
-    """Terms of the predicates its contexts wait for."""
-    debt: int = 0
-    """Cycles it has had beyond its slices, to be taken off the next ones."""
     overruns: int = 0
     """Requests to release a processor in a row that it did not meet in time."""
-    left_at: int = 0
-    """The latest cycle it has seen: it never runs earlier, on whatever processor."""
     children: dict[int, int | None] = field(default_factory=dict)
     """By number: None while alive, then the exit status."""
-    accounts: Accounts = field(default_factory=Accounts)
 
     @property
     def charged(self) -> int:
