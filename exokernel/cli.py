@@ -308,7 +308,7 @@ def bench(as_json: AsJson = False) -> None:
         bench_table(results)
 
 
-demo = typer.Typer(help="Demonstrations: local against global policy.", no_args_is_help=True)
+demo = typer.Typer(help="Demonstrations: what is better decided by programs.", no_args_is_help=True)
 app.add_typer(demo, name="demo")
 
 
@@ -325,6 +325,71 @@ def paging(
     with _sentences():
         check_writable(picture)
         demonstration.show(seed, picture, as_json)
+
+
+def _list_of_numbers(option: str, text: str) -> tuple[int, ...]:
+    """`2,4,8`."""
+    try:
+        return tuple(int(word) for word in text.split(","))
+    except ValueError:
+        fail(f"{option} is one whole number or several with commas between, such as 2,4,8, not {text!r}.")
+
+
+@demo.command()
+def convoy(
+    threads: Annotated[str, typer.Option(help="How many threads share the lock; a list, each is tried.")] = "2,4,8",
+    cpus: Annotated[str, typer.Option(help="How many processors; a list.")] = "1,2,4",
+    section: Annotated[str, typer.Option(help="Cycles in the critical section; a list.")] = "200,2000",
+    quantum: Annotated[str, typer.Option(help="Cycles of a slice; a list.")] = "5000,20000",
+    outside: Annotated[int, typer.Option(help="Cycles a thread computes between two sections, on average.")] = 4_000,
+    sections: Annotated[int, typer.Option(help="Critical sections of all threads together.")] = 360,
+    seed: Seed = 1,
+    picture: Annotated[Path, typer.Option(help="Where the picture goes.")] = Path("convoy.png"),
+    as_json: AsJson = False,
+) -> None:
+    """Show threads behind a spinlock, asked to let go or forced."""
+    from exokernel.demos import convoy as demonstration
+    from exokernel.observe.output import check_writable
+
+    sweep = demonstration.Sweep(
+        _list_of_numbers("--threads", threads),
+        _list_of_numbers("--cpus", cpus),
+        _list_of_numbers("--section", section),
+        _list_of_numbers("--quantum", quantum),
+        outside,
+        sections,
+        seed,
+    )
+    with _sentences():
+        sweep.check()
+        check_writable(picture)
+        demonstration.show(sweep, picture, as_json)
+
+
+@demo.command()
+def registers(
+    seed: Seed = 1,
+    quantum: Annotated[int, typer.Option(help="Cycles of a slice.", min=2_000)] = 5_000,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a switch costs whoever saves only what it needs."""
+    from exokernel.demos import registers as demonstration
+
+    with _sentences():
+        demonstration.show(seed, quantum, as_json)
+
+
+@demo.command()
+def shares(
+    seed: Seed = 1,
+    cpus: Annotated[str, typer.Option(help="How many processors; a list.")] = "1,2",
+    as_json: AsJson = False,
+) -> None:
+    """Show three programs that share the time by tickets, 3:2:1."""
+    from exokernel.demos import shares as demonstration
+
+    with _sentences():
+        demonstration.show(seed, _list_of_numbers("--cpus", cpus), as_json)
 
 
 def main() -> None:

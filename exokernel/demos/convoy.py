@@ -22,6 +22,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from exokernel.abi.layout import MAXIMUM_CPUS
 from exokernel.demos.switches import run_counting
 from exokernel.scenario import ProgramSpec, Scenario, ScenarioError
 
@@ -52,6 +53,8 @@ class Sweep:
 
     def check(self) -> None:
         """Raise ScenarioError if the numbers make no sense."""
+        if not all(1 <= count <= MAXIMUM_CPUS for count in self.cpus):
+            raise ScenarioError(f"--cpus are from 1 to {MAXIMUM_CPUS} each.")
         if not all(1 <= count <= THREADS_MAXIMUM for count in self.threads):
             raise ScenarioError(f"--threads are from 1 to {THREADS_MAXIMUM} each.")
         if min(self.section) < 0 or self.outside < 0 or max(*self.section, self.outside) > 1 << 24:
@@ -75,13 +78,15 @@ class Cell:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of it one way.  Times in cycles; `spun` of all threads together; `longest` the longest wait for the lock,
-    from beginning to end; `offered`: times a thread let go after a critical section because it had been asked."""
+    """What came of it one way.  Times in cycles; `used` is processor time and `spun` time in
+    loops, of all threads together; `longest` the longest wait for the lock, from beginning to
+    end; `offered`: times a thread let go after a critical section because it had been asked."""
 
     exact: bool
     """No increment of the counter was lost."""
     sections: int
     cycles: int
+    used: int
     spun: int
     longest: int
     waits: int
@@ -109,7 +114,7 @@ class Pair:
         """How much more is done by asking: 0 for nothing, 1 for twice as much."""
         return self.asks.throughput / self.forces.throughput - 1
 
-    def as_json(self, cpus: bool = True) -> dict[str, Any]:
+    def as_json(self) -> dict[str, Any]:
         """For `--json`."""
         ways = {"asks": self.asks, "forces": self.forces}
         return asdict(self.cell) | {name: asdict(way) | {"throughput": way.throughput} for name, way in ways.items()}
@@ -155,6 +160,7 @@ def outcome(cell: Cell, sweep: Sweep, forces: bool) -> Outcome:
         numbers = {name: int(said[name]) for name in ("sections", "cycles", "spun", "longest", "waits", "asked", "offered")}
     except (KeyError, ValueError):
         raise ScenarioError(f"convoy did not come to its end with {cell}: {program.death or program.output!r}.") from None
+    numbers["used"] = program.cycles
     return Outcome(program.exit_status == 0, switches=switches, overruns=program.overruns, **numbers)
 
 
@@ -197,20 +203,19 @@ def _waiting(pairs: Sequence[Pair]) -> Iterator[str]:
         asks, forces = (sum(getattr(one, way).spun for one in pairs) for way in ("asks", "forces"))
         longest = [max(getattr(one, way).longest for one in pairs) for way in ("asks", "forces")]
         yield (
-            f"There, {asks:,} cycles were spent waiting in loops when asked and {forces:,} when forced; the longest wait "
-            f"for a lock was {longest[0]:,} and {longest[1]:,} cycles."
+            f"With more threads than processors, {asks:,} cycles were spent waiting in loops when asked and {forces:,} "
+            f"when forced; the longest wait for a lock was {longest[0]:,} and {longest[1]:,} cycles."
         )
 
 
 def _costs(pairs: Sequence[Pair]) -> Iterator[str]:
     if not pairs:
         return
-    losses = [-one.gain for one in pairs]
-    crowded = [one for one in pairs if one.cell.threads > one.cell.cpus]
+    costs = [one.asks.used / one.forces.used - 1 for one in pairs]
     yield (
-        "Where no lock is contended, asking changes the throughput by "
-        f"{-max(losses):+.1%} to {-min(losses):+.1%}: the price of an account of each critical section"
-        + (", and of an up-call and a yield at each switch." if crowded else ".")
+        f"Where no lock is contended, asking costs {min(costs):.1%} to {max(costs):.1%} more processor time: the price of "
+        "an account of each critical section, and at the end of each slice of an up-call and a yield instead of saving "
+        "everything, also when nobody else waits."
     )
 
 
@@ -240,12 +245,12 @@ def draw(pairs: Sequence[Pair], picture: Path) -> None:
     for (section, quantum), axis in zip(rows, axes[:, 0], strict=True):
         chosen = [one for one in pairs if (one.cell.section, one.cell.quantum) == (section, quantum)]
         places = range(len(chosen))
-        axis.bar([place - 0.2 for place in places], [one.asks.throughput for one in chosen], 0.4, label="the kernel asks")
-        axis.bar([place + 0.2 for place in places], [one.forces.throughput for one in chosen], 0.4, label="the kernel forces")
+        axis.bar([place - 0.2 for place in places], [one.asks.throughput for one in chosen], 0.4, label="asks")
+        axis.bar([place + 0.2 for place in places], [one.forces.throughput for one in chosen], 0.4, label="forces")
         axis.set_xticks(list(places), [f"{one.cell.threads} on {one.cell.cpus}" for one in chosen])
         axis.set_title(f"sections of {section:,} cycles, slices of {quantum:,}", loc="left", fontsize="medium")
         axis.set_ylabel("sections / M cycles")
-    axes[0, 0].legend(loc="upper left", fontsize="small")
+    axes[0, 0].legend(title="the kernel", loc="upper left", fontsize="small")
     axes[-1, 0].set_xlabel("threads on processors")
     figure.savefig(picture, dpi=110, metadata={"Software": None})
     pyplot.close(figure)

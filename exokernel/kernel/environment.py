@@ -85,6 +85,13 @@ class Context:
     caller: tuple[Environment, Context, Wait] | None = None
     """Who waits for the reply to the call it serves, and the very wait."""
 
+    @property
+    def precedence(self) -> int:
+        """Of the contexts of a library in Python: which runs first."""
+        if self.upcall is None:
+            return 0
+        return 2 if self.upcall is Upcall.PLEASE_RELEASE_CPU else 1
+
 
 @dataclass(slots=True)
 class PendingUpcall:
@@ -244,13 +251,14 @@ class Environment:
             self.ready.remove(context)
 
     def make_ready(self, context: Context) -> None:
-        """Put a context back; it runs next, or after the handlers that are ready."""
+        """Put a context back; it runs next, but after handlers that are ready, and they after that of a request to release
+        the processor."""
         if context.state is not ContextState.READY:
             context.state = ContextState.READY
-            self.ready.append(context)
-            if context.upcall is None and self.library is not None and any(one.upcall is not None for one in self.ready):
-                self.ready.remove(context)
-                self.ready.insert(0, context)
+            place = len(self.ready)
+            while self.library is not None and place and self.ready[place - 1].precedence > context.precedence:
+                place -= 1
+            self.ready.insert(place, context)
 
     def make_ready_later(self, context: Context) -> None:
         """Put a context of machine code back: it runs next, unless another is running, which then goes on first."""

@@ -39,7 +39,7 @@ class Pair:
         server: str,
         *clients: str,
         then: Callable[[Machine, Guest, list[Guest]], Awaitable[Any]] | None = None,
-        names: dict[str, int] | None = None,
+        names: dict[str, Any] | None = None,
     ) -> "Pair":
         """Start the server, wait until it can do nothing more, start the clients and wait for their end."""
         with machine(**self.options) as made:
@@ -53,7 +53,10 @@ class Pair:
                     if "spin" in server:
                         break
                 numbers = [await exo.create_environment() for _ in clients]
-                everybody = {"server": first.number, **{f"client{n}": number for n, number in enumerate(numbers)}}
+                everybody: dict[str, Any] = {
+                    "server": first.number,
+                    **{f"client{n}": number for n, number in enumerate(numbers)},
+                }
                 guests = [
                     await made.guest(source, environment=number, **everybody)
                     for number, source in zip(numbers, clients, strict=True)
