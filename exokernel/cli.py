@@ -211,10 +211,12 @@ def list_(as_json: AsJson = False) -> None:
     from exokernel.policy.memory import MEMORY_POLICIES
     from exokernel.policy.processor import CPU_POLICIES
     from libos.replacement import STRATEGIES
+    from libos.scheduling import SCHEDULERS
 
     groups = {
         "programs": {one.name: one.summary for one in application_names()},
         "library OSes": {one.name: one.summary for one in library_names()},
+        "thread schedulers of library OSes in Python": {name: one.summary for name, one in SCHEDULERS.items()},
         "global memory policies": {name: policy.summary for name, policy in MEMORY_POLICIES.items()},
         "global CPU policies": {name: policy.summary for name, policy in CPU_POLICIES.items()},
         "replacement policies for `exo replay`": {name: strategy.summary for name, strategy in STRATEGIES.items()},

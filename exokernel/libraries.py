@@ -3,6 +3,7 @@
 clock                  a part: the native base with the pager `clock`
 native+clock           the same, said in full
 python+wsclock         the Python base with the replacement strategy `wsclock`
+python+clock+priority  the same with a thread scheduler; a scheduler alone is `python+` the scheduler
 ./mypager.c            a pager in C over the native base
 ./mypager.py:MyPager   a replacement strategy over the Python base, or a whole library OS, in Python
 """
@@ -70,7 +71,8 @@ def python_applications() -> list[NamedThing]:
 def library_names() -> list[NamedThing]:
     """The library OSes that come with the package."""
     native = [NamedThing(f"{NATIVE}+{part.name}", part.summary) for part in guests.native_parts().values()]
-    return native + [NamedThing(f"{PYTHON}+{name}", summary) for name, summary in python_names.parts().items()]
+    in_python = python_names.parts() | python_names.schedulers()
+    return native + [NamedThing(f"{PYTHON}+{name}", summary) for name, summary in in_python.items()]
 
 
 def find_application(name: str) -> Path:
@@ -100,6 +102,9 @@ def find_library(name: str) -> Library:
         return _native(name, guests.build_pager(Path(file)))
     if "/" in file:
         raise UnknownName(f"{file} is taken for a file, and one with a library OS ends in .c or .py.")
+    words = name.removeprefix(f"{PYTHON}+").split("+")
+    if any(word in python_names.schedulers() for word in words) and words[0] != NATIVE:
+        return _python("+".join((PYTHON, *words)), python_names.library_named("+".join(words)))
     base, _, part = name.partition("+")
     if base not in (NATIVE, PYTHON):
         base, part = NATIVE if base in guests.native_parts() or part else PYTHON, name

@@ -149,7 +149,7 @@ class Scenario:
     def _check_settings(self) -> None:
         from exokernel.kernel.kernel import Settings
 
-        known = [one.name for one in fields(Settings) if one.name not in ("cpus", "quantum")]
+        known = [one.name for one in fields(Settings) if one.name != "cpus"]
         for name, value in self.settings.items():
             if name not in known:
                 raise unknown("setting of the kernel", name, known)

@@ -21,21 +21,28 @@ from typing import ClassVar, Final, NoReturn
 from exokernel.abi.downcalls import REGISTER_WORDS, Exo
 from exokernel.abi.errors import Refused
 from exokernel.abi.flags import Access, Event, TrapReason
-from exokernel.abi.layout import PAGE_SIZE
-from libos import forking
+from exokernel.abi.layout import OWN_PAGE, PAGE_SIZE
+from exokernel.abi.pages import OwnPage, offset_of
+from libos import forking, rpc
 from libos.advice import advise
 from libos.books import Page
 from libos.ending import BROKEN_LIBRARY, SEGMENTATION_FAULT, end
 from libos.heap import Heap
 from libos.interface import BY_CALL_NUMBER, Function
 from libos.paging import Paging
+from libos.pipes import Pipes
 from libos.replacement import Clock, Strategy
+from libos.scheduling import RoundRobin, ThreadStrategy
+from libos.shared import SharedPages
 from libos.startup import StartBlock
+from libos.thread_calls import ThreadCalls
 
 RAX: Final = 0
+RSP: Final = 7
 RIP: Final = 16
 _ARGUMENTS: Final = (5, 4, 3, 10, 8, 9)
 """rdi, rsi, rdx, r10, r8, r9 in the order of `get_registers`."""
+_NUMBER: Final = OWN_PAGE + offset_of(OwnPage, "environment")
 _WORD: Final = (1 << 64) - 1
 _TEXT_AT_ONCE: Final = 1 << 15
 _NAME_MAXIMUM: Final = 4096
@@ -45,18 +52,26 @@ _SIGILL: Final = 4
 _SIGSYS: Final = 31
 
 
-class LibraryOS:
+class LibraryOS(ThreadCalls):
     """The base: `frames` bounds the program's resident pages (0: only the kernel does), `seed` settles every random
-    choice, and `strategy`, which is called with these two, says which page leaves."""
+    choice; `strategy`, which is called with these two, says which page leaves, and `scheduler`, which is called with the
+    seed, which thread runs."""
 
     name: ClassVar[str] = "python"
     summary: ClassVar[str] = "demand paging, with clock replacement"
 
-    def __init__(self, frames: int = 0, seed: int = 0, strategy: Callable[[int, int], Strategy] = Clock) -> None:
+    def __init__(
+        self,
+        frames: int = 0,
+        seed: int = 0,
+        strategy: Callable[[int, int], Strategy] = Clock,
+        scheduler: Callable[[int], ThreadStrategy] = RoundRobin,
+    ) -> None:
         self.exo = Exo()
         self.frames = frames
         self.seed = seed
         self.strategy = strategy
+        self.scheduler = scheduler
         self.unborn: tuple[int, ...] = ()
         """In a child that has not run yet: the registers it begins with."""
 
@@ -65,6 +80,10 @@ class LibraryOS:
         self.start = start
         self.paging = Paging(self.exo, start, self.strategy)
         self.heap = Heap(self.paging.regions.grow)
+        self.begin_threads(self)
+        self.shared = SharedPages(self.exo, self.paging)
+        self.pipes = Pipes(self.exo, self.paging, self.shared)
+        self.server: rpc.Server | None = None
 
     def fork(self, child: "LibraryOS", start: StartBlock, pages: Mapping[int, Page]) -> None:
         """Turn `child`, a shallow copy of this object, into the library OS of a forked environment beginning with `start`.
@@ -75,15 +94,24 @@ class LibraryOS:
         child.start = start
         child.paging = self.paging.fork(start, pages)
         child.heap = self.heap.copy(child.paging.regions.grow)
+        self.fork_threads(child)
+        child.shared = self.shared.copy(child.paging)
+        child.pipes = self.pipes.copy(child.paging, child.shared)
+        child.serve(None)
 
     # Up-calls.
 
     async def page_fault(self, context: int, va: int, access: int) -> None:
         """Bring in the page at `va` (bytes); `access` is what was tried (Access)."""
         if self.unborn:
+            self.born_thread(self.unborn[RSP])
             await forking.be_born(self, context)
-        elif not await self.paging.fault(va, access):
-            await self.segmentation_fault(context, va, access)
+        elif self.threads.is_guard(va) or not await self.paging.fault(va, access):
+            server, registers = self.server, await self.registers(context) if self.server is not None else ()
+            if server is not None and server.is_return(context, va, access, registers):
+                await server.returned(registers[RAX])
+            elif not await self.threads.has_returned(context, va):
+                await self.segmentation_fault(context, va, access)
 
     async def please_release_page(self, context: int, count: int, frame: int, deadline: int) -> None:
         """Give back `count` frames of the strategy's choice, or this very `frame` unless it is ANY."""
@@ -199,7 +227,57 @@ class LibraryOS:
         except Refused:
             return -1
 
+    async def os_self(self, context: int) -> int:
+        """The number of this environment."""
+        return int.from_bytes(await self.exo.read(_NUMBER, 8), "little")
+
+    async def os_yield_to(self, context: int, environment: int) -> None:
+        """Give the rest of the slice to another environment."""
+        with suppress(Refused):
+            await self.exo.yield_(environment)
+
+    async def os_shared(self, context: int) -> int:
+        """The address of a page of zeros that children share, or 0."""
+        place = await self.shared.make()
+        return 0 if place is None else self.shared.address(place)
+
+    async def os_pipe(self, context: int) -> int:
+        """The number of a new pipe, or -1."""
+        return await self.pipes.make()
+
+    async def os_pipe_read(self, context: int, pipe: int, buffer: int, size: int) -> int:
+        """Up to `size` bytes from a pipe to `buffer`: how many, 0 at the end, -1 if the end is not open."""
+        return await self.pipes.read(pipe, buffer, size)
+
+    async def os_pipe_write(self, context: int, pipe: int, contents: int, size: int) -> int:
+        """Bytes into a pipe: how many, or -1."""
+        return await self.pipes.write(pipe, contents, size)
+
+    async def os_pipe_close(self, context: int, pipe: int, ends: int) -> int:
+        """Close ends of a pipe; 0, or -1."""
+        return await self.pipes.close(pipe, ends & 0xFFFF_FFFF)
+
+    async def os_rpc_serve(self, context: int, handler: int) -> None:
+        """From now on the calling context answers calls by running `handler`."""
+        server = rpc.Server(self.exo, context, handler, (await self.registers(context))[RSP])
+        await server.begin()
+        self.serve(server)
+
+    async def os_rpc_call(self, context: int, server: int, operation: int, a: int, b: int, c: int, result: int) -> int:
+        """Call another environment's handler: 0 and its result at `result`, or an error."""
+        status, word = await rpc.call(self.exo, server, (operation, a, b, c))
+        if status == 0 and result:
+            await self.exo.write(result, word.to_bytes(8, "little"))
+        return status
+
     # What the functions share.
+
+    def serve(self, server: rpc.Server | None) -> None:
+        """Let `server` answer the up-call `call`, or nobody: the kernel asks whether there is such a method."""
+        self.server = server
+        vars(self).pop("call", None)
+        if server is not None:
+            vars(self)["call"] = server.call
 
     async def text_at(self, va: int) -> str:
         """The C string at an address of the program."""

@@ -72,6 +72,14 @@ class Departures:
             return None
         frame = page.frame
         assert frame is not None
+        # Another thread may write until the page has gone, so only what the kernel says of it then counts.
+        try:
+            entry = await self._exo.remove_mapping(number << PAGE_SHIFT)
+        except Refused as refused:
+            if refused.error not in GONE:
+                raise
+            await self._taken.settle_missing(number)
+            return None
         request, origin = None, page.origin
         if page.recomputable:
             origin = Origin.ZERO
@@ -84,12 +92,6 @@ class Departures:
             origin = Origin.SWAP
         books.counts.evictions += 1
         books.forget(number, origin)
-        if request is not None:
-            try:
-                await self._exo.remove_mapping(number << PAGE_SHIFT)
-            except Refused as refused:
-                if refused.error not in GONE:
-                    raise
         return Departure(frame, request)
 
     async def finish(self, departure: Departure) -> None:

@@ -96,6 +96,7 @@ class _Fork:
             self._start = self._start.at_swap(self._sector)
             await exo.share_sectors(self._sector, self.child, Sharing.HOLD, _EVERYTHING)
         await self._give_resident_regions()
+        await self._give_shared_pages()
         await self._give_pages()
         library = self._parent.shallow_copy()
         self._parent.fork(library, self._start, self._given)
@@ -175,6 +176,16 @@ class _Fork:
                 if region.kind is RegionKind.PRIVATE:
                     frame = await self._copy_private(va)
                 await self._map(va, frame, region.rights)
+
+    async def _give_shared_pages(self) -> None:
+        """Let the child hold the pages that stay shared, and be a member of the pipes."""
+        shared = self._parent.shared
+        for place, frame in shared.frames.items():
+            await self._exo.share_page(frame, self.child, Sharing.HOLD, _EVERYTHING)
+            await self._exo.reserve_page(frame, 1, self.child)
+            await self._map(shared.address(place), frame, Rights.READ | Rights.WRITE)
+        if not await self._parent.pipes.give(self.child):
+            raise _NoRoom
 
     async def _copy_private(self, va: int) -> int:
         contents = await self._exo.read(va, PAGE_SIZE)

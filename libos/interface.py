@@ -86,6 +86,100 @@ _ROWS: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
         ("long child",),
         "Wait until a child has ended; gives its exit status, -1 if it is no child.",
     ),
+    ("os_self", "long ", (), "The number of this environment."),
+    (
+        "os_yield_to",
+        "void ",
+        ("long environment",),
+        "Give the rest of the slice to another environment, if it can run; let others run if not.",
+    ),
+    (
+        "os_shared",
+        "void *",
+        (),
+        "A page of zeros that children forked from now on share and do not copy; a null pointer when there is none.",
+    ),
+    (
+        "os_pipe",
+        "long ",
+        (),
+        "A pipe: its number, -1 when there is none.  Children that this very environment forks have it too, both ends.",
+    ),
+    (
+        "os_pipe_read",
+        "long ",
+        ("long pipe", "void *buffer", "size_t size"),
+        "Wait for bytes and take up to `size`; gives how many, 0 when nobody has the write end any more, -1 if the read "
+        "end is not open here.  An end is for one reader or writer at a time.",
+    ),
+    (
+        "os_pipe_write",
+        "long ",
+        ("long pipe", "const void *bytes", "size_t size"),
+        "Put all bytes into a pipe, waiting for room; gives how many, -1 when nobody has the read end any more or the "
+        "write end is not open here.",
+    ),
+    (
+        "os_pipe_close",
+        "int ",
+        ("long pipe", "int ends"),
+        "Close OS_READ_END, OS_WRITE_END or both; 0, or -1 if the pipe is not open here.  The end of an environment closes "
+        "all that it has.",
+    ),
+    (
+        "os_rpc_serve",
+        "long ",
+        ("os_rpc_handler *handler",),
+        "Answer the calls of other environments with what `handler` returns, one after the other, until the environment "
+        "ends; comes back, with -1, only if that cannot be.",
+    ),
+    (
+        "os_rpc_call",
+        "long ",
+        ("long server", "uint64_t operation", "uint64_t a", "uint64_t b", "uint64_t c", "uint64_t *result"),
+        "Call the handler of another environment and wait: 0 and its result, or OS_RPC_NOBODY or OS_RPC_LATE.",
+    ),
+    (
+        "os_thread_create",
+        "long ",
+        ("os_thread_entry *entry", "void *argument"),
+        "A thread that calls `entry` and ends with it; gives its number, -1 if there is no room.  The first is 0.",
+    ),
+    ("os_thread_exit", "_Noreturn void ", ("long result",), "End this thread; with the last one the program ends."),
+    (
+        "os_thread_join",
+        "long ",
+        ("long thread",),
+        "Wait until a thread has ended, once; gives its result, -1 if there is no such thread to wait for.",
+    ),
+    ("os_thread_self", "long ", (), "The number of this thread."),
+    ("os_thread_yield", "void ", (), "Let other threads run."),
+    (
+        "os_processors",
+        "long ",
+        ("long count",),
+        "Let up to `count` threads run at a time, at first 1; gives how many can, at most a processor for each.",
+    ),
+    ("os_mutex_lock", "void ", ("struct os_mutex *mutex",), "Hold a mutex, waiting while another thread holds it."),
+    ("os_mutex_unlock", "void ", ("struct os_mutex *mutex",), "Let go of a mutex that this thread holds."),
+    (
+        "os_condition_wait",
+        "void ",
+        ("struct os_condition *condition", "struct os_mutex *mutex"),
+        "Let go of the mutex until the condition is signalled, and hold it again then.",
+    ),
+    ("os_condition_signal", "void ", ("struct os_condition *condition",), "Let one that waits for a condition go on."),
+    ("os_condition_broadcast", "void ", ("struct os_condition *condition",), "Let all that wait for a condition go on."),
+    (
+        "os_barrier_wait",
+        "int ",
+        ("struct os_barrier *barrier", "uint64_t count"),
+        "Wait until `count` threads have come here: 1 for the last of them, 0 for the others.",
+    ),
+    ("os_spin_lock", "void ", ("struct os_spin *lock",), "Hold a lock for a few instructions, however one waits for it."),
+    ("os_spin_unlock", "void ", ("struct os_spin *lock",), "Let go of a lock from os_spin_lock."),
+    ("os_critical_enter", "void ", (), "Until os_critical_leave no other thread takes this one's place."),
+    ("os_critical_leave", "void ", (), "The end of a critical section, which may lie in another."),
 )
 FUNCTIONS: tuple[Function, ...] = tuple(Function(number, *row) for number, row in enumerate(_ROWS))
 BY_CALL_NUMBER: dict[int, Function] = {function.call_number: function for function in FUNCTIONS}
@@ -95,6 +189,19 @@ ADVICE = {
     "OS_DISCARD": (1, "the contents are no longer needed now: the frames go, and the pages read as zero"),
     "OS_RECOMPUTABLE": (2, "never write these pages to swap: if they must go they read as zero afterwards"),
 }
+
+ENDS = {
+    "OS_READ_END": (1, "of a pipe"),
+    "OS_WRITE_END": (2, "of a pipe"),
+}
+RPC_ERRORS = {
+    "OS_RPC_NOBODY": (-1, "the environment called does not exist, or has ended without a reply"),
+    "OS_RPC_LATE": (-2, "for 50,000,000 cycles it did not serve, had others to serve, or did not reply"),
+}
+CONSTANTS = ADVICE | ENDS | RPC_ERRORS
+
+SYNCHRONIZATION = {"os_mutex": 4, "os_condition": 4, "os_barrier": 4, "os_spin": 1}
+"""Structures of the program's by name, and the words in each."""
 
 
 def c_header() -> str:
@@ -107,7 +214,8 @@ def c_header() -> str:
         "#include <stdint.h>",
         "",
     ]
-    lines += [f"#define {name} {value} /* {summary} */" for name, (value, summary) in ADVICE.items()]
+    for name, (value, summary) in CONSTANTS.items():
+        lines.append(f"#define {name} {value if value >= 0 else f'({value})'} /* {summary} */")
     lines += [
         "",
         "/* What the program's entry gets a pointer to: argument strings as in C, then a null pointer. */",
@@ -116,7 +224,17 @@ def c_header() -> str:
         "    char *values[];",
         "};",
         "",
+        "/* What answers calls: who calls, by number, and the four words. */",
+        "typedef uint64_t os_rpc_handler(long caller, uint64_t operation, uint64_t a, uint64_t b, uint64_t c);",
+        "",
     ]
+    lines += [
+        "/* What a thread runs; the result is that of os_thread_join. */",
+        "typedef long os_thread_entry(void *argument);",
+        "",
+        "/* What threads wait for each other with: nothing but zeros to begin with, and not to be copied. */",
+    ]
+    lines += [f"struct {name} {{\n    uint64_t words[{words}];\n}};" for name, words in SYNCHRONIZATION.items()] + [""]
     for function in FUNCTIONS:
         lines += [f"/* {function.summary} */", f"{function.prototype};", ""]
     return "\n".join([*lines, "#endif", ""])

@@ -48,6 +48,8 @@ class Paging:
         self.taken = TakenRecords(exo, self.books, self.backed)
         self.departures = Departures(exo, self.books, self.taken)
         self.section = Section(exo)
+        self.has_threads = False
+        """Whether the program may run while one of its pages is being moved."""
         self._make_strategy = make_strategy
         self._frames_are_wanted = False
         self._pages_were_taken = False
@@ -217,17 +219,28 @@ class Paging:
         self.books.untouched = number
         try:
             await self.name_backing(number, frame)
-            await self.map(va, frame, region.rights)
+            filled = page.origin is not Origin.ZERO
+            await self.map(va, frame, region.rights & ~Rights.WRITE if filled and self.has_threads else region.rights)
         except Refused as refused:
             if refused.error not in GONE:
                 raise
             return False
         self.books.admit(number, frame)
-        if page.origin is not Origin.ZERO:
+        if filled:
             await self.exo.clear_page_bits(va, 1, PageBits.DIRTY)
+            if self.has_threads:
+                await self._allow(va, frame, region.rights)
         elif self.backed:
             await self.exo.write_if_mapped(va, b"\0")
         return True
+
+    async def _allow(self, va: int, frame: int, rights: int) -> None:
+        """Let a page that has been told clean be written: no other thread could before."""
+        try:
+            await self.exo.create_mapping(va, frame, rights)
+        except Refused as refused:
+            if refused.error not in GONE:
+                raise
 
     async def name_backing(self, number: int, frame: int) -> None:
         """Tell the kernel where the page goes if its frame is taken, if that was asked for."""

@@ -32,7 +32,8 @@ _EVERYTHING: Final = int(Rights.READ | Rights.WRITE | Rights.CONTROL)
 class LinkedExo(Exo):
     """The down-calls, and the functions of `libos.interface` that are more than one down-call.
 
-    A program in Python cannot fork: a coroutine has no registers that could be copied.
+    A program in Python cannot fork: a coroutine has no registers that could be copied.  Nor can it make threads: they are
+    contexts of machine code, and the kernel gives an environment one coroutine beside its handlers.
     """
 
     def __init__(self, library: LibraryOS) -> None:

@@ -245,9 +245,18 @@ class Exo:
         Refused if the frame would be writable somewhere and executable somewhere."""
         ...
 
-    @downcall(0x13, "memory", "0", "CONTROL of `env`", Error.NOT_MAPPED, Error.BAD_ARGUMENT, *ON_ENVIRONMENT)
+    @downcall(
+        0x13,
+        "memory",
+        "the page's accessed and dirty bits (PageBits)",
+        "CONTROL of `env`",
+        Error.NOT_MAPPED,
+        Error.BAD_ARGUMENT,
+        *ON_ENVIRONMENT,
+    )
     async def remove_mapping(self, va: Page, env: EnvironmentNumber = SELF) -> int:
-        """Unmap a page, in every TLB at once; a page table whose last entry this was is given back."""
+        """Unmap a page, in every TLB at once; a page table whose last entry this was is given back.  The bits are those it had
+        in the end: nothing that another processor has stored is missed."""
         ...
 
     @downcall(0x14, "memory", "pages in which a bit was cleared", "none", Error.BAD_ARGUMENT)

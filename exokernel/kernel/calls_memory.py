@@ -98,8 +98,7 @@ def remove_mapping(kernel: Kernel, caller: Environment, context: Context, va: in
     """Unbind a page."""
     require_control(caller, env)
     kernel.charge(caller, 4 * costs.TABLE_LEVEL + kernel.flush_cost)
-    kernel.spaces.unmap(env, va)
-    return 0
+    return kernel.spaces.unmap(env, va)
 
 
 @serves("clear_page_bits")

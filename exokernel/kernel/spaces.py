@@ -34,6 +34,7 @@ BYTES_MAXIMUM = 1 << 20
 WRITE, EXECUTE = int(Rights.WRITE), int(Rights.EXECUTE)
 DIRTY = int(PageBits.DIRTY)
 ACCESSED_BEFORE = int(PageBits.ACCESSED_BEFORE)
+LIBRARY_BITS = int(PageBits.ACCESSED | PageBits.DIRTY | PageBits.ACCESSED_BEFORE)
 
 
 class AddressSpaces:
@@ -197,8 +198,8 @@ class AddressSpaces:
                     cpu.flush_code()
         self.flush()
 
-    def unmap(self, environment: Environment, va: int, frame: Frame | None = None) -> None:
-        """Remove the mapping at `va`.  Raises Refusal (NOT_MAPPED)."""
+    def unmap(self, environment: Environment, va: int, frame: Frame | None = None) -> int:
+        """Remove the mapping at `va`.  Gives its PageBits as they were in the end.  Raises Refusal (NOT_MAPPED)."""
         leaf = environment.leaves.get(va >> 21)
         slot = (leaf >> 3) + (va >> PAGE_SHIFT & 511) if leaf is not None else 0
         entry = self._words[slot] if leaf is not None else 0
@@ -209,6 +210,7 @@ class AddressSpaces:
         environment.tables[leaf >> PAGE_SHIFT] -= 1
         if not environment.tables[leaf >> PAGE_SHIFT]:
             self._drop_empty_tables(environment, va)
+        return entry & LIBRARY_BITS
 
     def unmap_everything(self, environment: Environment) -> None:
         """Remove every mapping of an environment that ends."""

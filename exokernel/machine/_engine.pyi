@@ -7,7 +7,7 @@ class Context:
     @property
     def vector(self) -> memoryview[int]: ...
     def clear(self) -> None: ...
-    def take(self, source: "Context", pairs: bytes, /) -> None:
+    def take(self, source: Context, pairs: bytes, /) -> None:
         """Copy words of another context: each pair of bytes is the index here and the index there."""
 
 class Trap:

@@ -5,6 +5,8 @@
  */
 #include "library.h"
 
+#define ADVISE_AGAIN (-2)
+
 static struct start_region *anonymous_at(uint64_t va) {
     struct start_region *region = region_at(va);
     return region && swappable(region) ? region : NULL;
@@ -22,6 +24,7 @@ static void discard(uint32_t page) {
     }
 }
 
+/* Gives ADVISE_AGAIN, having done part, if a page is on its way. */
 int64_t advise(uint64_t begin, uint64_t past, uint64_t advice) {
     for (uint64_t va = begin; va < past; va += EXO_PAGE_SIZE)
         if (!anonymous_at(va))
@@ -30,6 +33,10 @@ int64_t advise(uint64_t begin, uint64_t past, uint64_t advice) {
     for (uint64_t va = begin; va < past; va += EXO_PAGE_SIZE) {
         const struct start_region *region = anonymous_at(va);
         uint32_t page = (uint32_t)(region->first_page + (va - region->va) / EXO_PAGE_SIZE);
+        if (page_state[page] & PAGE_BUSY) {
+            leave();
+            return ADVISE_AGAIN;
+        }
         if (advice == OS_DISCARD)
             discard(page);
         else if (advice == OS_RECOMPUTABLE)
@@ -46,5 +53,8 @@ int os_advise(void *memory, size_t size, int advice) {
     uint64_t past = (va + size) & -(uint64_t)EXO_PAGE_SIZE;
     if (va + size < va || begin < va || advice < OS_NEEDED || advice > OS_RECOMPUTABLE)
         return -1;
-    return begin < past ? (int)on_library_stack(advise, begin, past, (uint64_t)advice) : 0;
+    int64_t result = begin < past ? on_library_stack(advise, begin, past, (uint64_t)advice) : 0;
+    for (; result == ADVISE_AGAIN; result = on_library_stack(advise, begin, past, (uint64_t)advice))
+        os_yield();
+    return (int)result;
 }

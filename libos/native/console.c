@@ -53,5 +53,8 @@ uint64_t os_time(void) {
 }
 
 void os_yield(void) {
-    exo_yield(0);
+    if (threading)
+        honour();
+    else
+        exo_yield(0);
 }

@@ -1,13 +1,16 @@
 /* Critical sections, and the up-calls that need one.
  *
- * While `critical` in the own page is not zero the kernel sends no request; what it wants stands in `frames_wanted`,
- * which it counts down as frames come back.  leave() looks there; what is asked in the instant before the section is
- * open comes as an up-call then.
+ * `critical` in the own page counts the sections the processor is in.  While it is not zero the kernel sends no request;
+ * what it wants stands in `frames_wanted`, which it counts down as frames come back.  leave() looks there; what is asked
+ * in the instant before the section is open comes as an up-call then.  That the processor itself is wanted stands in
+ * `cpu_wanted`, which the end of the up-call sees to.
  */
 #include "library.h"
 
 void enter(void) {
-    EXO_OWN->contexts[0].critical = 1;
+    critical_up();
+    if (threading)
+        lock_pager();
     settle_taken();
 }
 
@@ -17,10 +20,14 @@ void leave(void) {
         uint32_t before = resident;
         if (own->frames_wanted && resident)
             release(own->frames_wanted, own->wanted_frame);
-        own->contexts[0].critical = 0;
+        if (threading)
+            unlock_pager();
+        critical_down();
         if (!own->frames_wanted || resident == before)
             return;
-        own->contexts[0].critical = 1;
+        critical_up();
+        if (threading)
+            lock_pager();
     }
 }
 
@@ -34,17 +41,18 @@ static _Noreturn void segmentation_fault(uint64_t va, uint64_t access, const str
     end(END_SEGMENT);
 }
 
-void handle_page_fault(uint64_t va, uint64_t access, uint64_t unused, struct interrupted *at) {
+/* Gives 1 if the page is on its way already, so that the thread has to wait for it. */
+int64_t handle_page_fault(uint64_t va, uint64_t access, uint64_t unused, struct interrupted *at) {
     (void)unused;
     if (at->rip == (uint64_t)load_entry_at) {
         at->rip = (uint64_t)absent_entry;
-        return;
+        return 0;
     }
-    if (at->rip == (uint64_t)zero_words_at || at->rip == (uint64_t)copy_page_at) {
+    if (at->rip == (uint64_t)zero_words_at || at->rip == (uint64_t)copy_page_at || at->rip == (uint64_t)load_word_at) {
         at->rip = (uint64_t)absent_page;
-        return;
+        return 0;
     }
-    if (EXO_OWN->contexts[0].critical) {
+    if (is_locked()) {
         say("The library OS itself faulted: ");
         segmentation_fault(va, access, at);
     }
@@ -59,11 +67,21 @@ void handle_page_fault(uint64_t va, uint64_t access, uint64_t unused, struct int
     uint32_t page = (uint32_t)(region->first_page + (va - region->va) / EXO_PAGE_SIZE);
     if (!(access & EXO_ACCESS_PRESENT))
         settle_missing(page);
+    if (page_state[page] & PAGE_BUSY) {
+        this_thread()->key = (uint64_t)&page_state[page];
+        leave();
+        return 1;
+    }
+    if (threading)
+        may_suspend(1);
     if (PLACE(page_state[page]) != PLACE_RESIDENT)
         bring_in(page, write);
     else if (write && page_state[page] & PAGE_COW)
         break_sharing(page);
     leave();
+    if (threading)
+        may_suspend(0);
+    return 0;
 }
 
 void handle_please_release_page(uint64_t count, uint64_t frame, uint64_t deadline) {

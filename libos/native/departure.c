@@ -7,13 +7,17 @@
 
 #define AT_ONCE 16
 
+int releasing;
+
 /* Pages whose accessed bits the pager wants cleared, as one run: neighbours cost one down-call together. */
 static uint64_t clear_from, clear_count;
 
 static void clear_run(void) {
-    if (clear_count)
-        exo_clear_page_bits(clear_from, clear_count, EXO_PAGE_BITS_ACCESSED | EXO_PAGE_BITS_ACCESSED_BEFORE);
+    if (!clear_count)
+        return;
+    exo_clear_page_bits(clear_from, clear_count, EXO_PAGE_BITS_ACCESSED | EXO_PAGE_BITS_ACCESSED_BEFORE);
     clear_count = 0;
+    give_way();
 }
 
 int page_accessed(uint32_t page) {
@@ -56,6 +60,7 @@ int depart(uint32_t page, struct departure *departure) {
     volatile struct exo_own_page *own = EXO_OWN;
     uint64_t va = page_address(page), entry = page_entry(page);
     uint8_t state = page_state[page], kept = state & PAGE_RECOMPUTABLE;
+    departure->page = page;
     departure->frame = (uint32_t)ENTRY_FRAME(entry);
     departure->request = NO_REQUEST;
     if (!(entry & ENTRY_PRESENT) || pin(departure->frame) < 0) {
@@ -75,8 +80,9 @@ int depart(uint32_t page, struct departure *departure) {
         place = PLACE_SWAP | PAGE_COPY;
     }
     exo_remove_mapping(va, EXO_SELF);
-    absent(page, place | kept);
+    absent(page, place | kept | PAGE_BUSY);
     own->evictions++;
+    give_way();
     return 1;
 }
 
@@ -84,6 +90,9 @@ int depart(uint32_t page, struct departure *departure) {
 void finish(const struct departure *departure) {
     if (departure->request != NO_REQUEST)
         wait_for(departure->request);
+    page_state[departure->page] &= (uint8_t)~PAGE_BUSY;
+    if (threading)
+        wake_page(&page_state[departure->page]);
 }
 
 /* Gives back one frame of the pager's choice; 0 if there is none. */
@@ -119,11 +128,12 @@ static void release_frame(uint64_t frame) {
  * bunch of victims are begun together, for the disk to put in order. */
 void release(uint64_t count, uint64_t frame) {
     struct departure leaving[AT_ONCE];
-    if (frame != EXO_ANY) {
-        release_frame(frame);
+    if (releasing)
         return;
-    }
-    while (count && resident) {
+    releasing = 1;
+    if (frame != EXO_ANY)
+        release_frame(frame);
+    while (frame == EXO_ANY && count && resident) {
         uint32_t bunch = 0;
         while (bunch < AT_ONCE && bunch < count && resident)
             bunch += (uint32_t)depart(choose_victim(), &leaving[bunch]);
@@ -133,4 +143,5 @@ void release(uint64_t count, uint64_t frame) {
         }
         count -= bunch;
     }
+    releasing = 0;
 }

@@ -3,13 +3,16 @@
  * An up-call finds its arguments in registers and, from rsp upwards, the words those registers held (the last
  * argument's lowest) and a frame for iretq.  Only registers that C may change are saved; the handler gets the frame
  * as its fourth argument.  The bit in `active` is cleared as late as possible: from then on the next up-call of the
- * kind may come, and finds this one's last few words above it on the stack.
+ * kind may come, and finds this one's last few words above it on the stack.  A handler that ends outside critical
+ * sections and finds the processor wanted goes on as if it had been asked only now; so does a page fault that must wait
+ * for a page which is on its way already (its handler gives 1).
  *
  * Three instructions touch memory that may just have been taken; the page-fault handler recognises them and goes on at
  * their second ending.
  */
 #include <exo.h>
 #include <startup.h>
+#include "threads.h"
 
     .text
 
@@ -46,13 +49,25 @@
     pop %r9
     pop %r8
     pop %rcx
-    movabs $EXO_OWN_PAGE + EXO_OWN_CONTEXTS + EXO_CONTEXT_ACTIVE, %rax
-    andq $~(1 << \number), (%rax)
-    pop %rax
+    movabs $OWN_ACTIVE, %rdx
+    andq $~(1 << \number), %gs:(%rdx)
+    .if \number == EXO_UPCALL_PAGE_FAULT
+    test %eax, %eax
+    jnz 3f
+    .endif
+    cmpq $0, %gs:OWN_CPU_WANTED - OWN_ACTIVE(%rdx)
+    jne 2f
+1:  pop %rax
     pop %rdx
     pop %rsi
     pop %rdi
     iretq
+2:  cmpq $0, %gs:OWN_CRITICAL - OWN_ACTIVE(%rdx)
+    jne 1b
+3:  pop %rax
+    pop %rdx
+    pop %rsi
+    jmp entry_please_release_cpu
     .size \name, . - \name
     .endm
 
@@ -62,6 +77,7 @@
     ENTRY(please_release_page, EXO_UPCALL_PLEASE_RELEASE_PAGE)
     ENTRY(pages_taken, EXO_UPCALL_PAGES_TAKEN)
     ENTRY(trap, EXO_UPCALL_TRAP)
+    ENTRY(event, EXO_UPCALL_EVENT)
 
 /* The loader starts the program here, on the library's stack, with the start block's address in rdi.  The application
  * gets a stack pointer that is a multiple of 16 and its arguments in rdi. */
@@ -80,7 +96,8 @@ libos_start:
     HIDDEN on_library_stack
     push %rbx
     mov %rsp, %rbx
-    mov library_stack_top(%rip), %rsp
+    lea processors(%rip), %rax
+    mov %gs:PROCESSOR_STACK_TOP(%rax), %rsp
     mov %rdi, %rax
     mov %rsi, %rdi
     mov %rdx, %rsi
@@ -88,7 +105,16 @@ libos_start:
     call *%rax
     mov %rbx, %rsp
     pop %rbx
+    movabs $OWN_CPU_WANTED, %rcx
+    cmpq $0, %gs:(%rcx)
+    jne 1f
     ret
+1:  cmpq $0, %gs:OWN_CRITICAL - OWN_CPU_WANTED(%rcx)
+    jne 2f
+    push %rax
+    call honour
+    pop %rax
+2:  ret
     .size on_library_stack, . - on_library_stack
 
 /* The child begins at fork_entry with the parent's stack pointer as its argument, and takes from the copy of the

@@ -7,6 +7,8 @@
  *
  * The child differs from its copy only in what fork_begin changes.
  *
+ * A program that has begun threads cannot be forked.
+ *
  * While pages are being shared, room is made only with pages whose turn has not come: those before it are in the
  * child's tables already.
  */
@@ -34,7 +36,7 @@ static int make_room(int64_t refusal, uint64_t seen) {
             return 0;
         }
     }
-    return exo_block(EXO_EVENT_FRAMES, seen, (uint64_t)exo_time() + PATIENCE) < 0 ? -1 : 0;
+    return cpu_block(EXO_EVENT_FRAMES, seen, (uint64_t)exo_time() + PATIENCE) < 0 ? -1 : 0;
 }
 
 /* A frame that `environment` holds and that is never taken, or a refusal. */
@@ -166,6 +168,18 @@ static int give_shared(void) {
     return 0;
 }
 
+/* Shared pages are the child's as they are; it holds them itself. */
+static int give_shared_pages(void) {
+    for (uint32_t place = 0; place < SHARED_MAXIMUM; place++) {
+        uint64_t frame = shared_frame(place);
+        if (frame && (exo_share_page(frame, child, EXO_SHARING_HOLD, EVERYTHING) < 0 ||
+                      exo_reserve_page(frame, 1, child) < 0 ||
+                      map_for_child(shared_address(place), frame, READ_WRITE) < 0))
+            return -1;
+    }
+    return give_pipes(child);
+}
+
 static int give_everything(uint64_t stack_pointer) {
     uint64_t addresses[PRIVATE_MAXIMUM];
     int64_t frames[PRIVATE_MAXIMUM];
@@ -179,7 +193,7 @@ static int give_everything(uint64_t stack_pointer) {
     }
     if (start->swap_pages && exo_share_sectors(child_swap, child, EXO_SHARING_HOLD, EVERYTHING) < 0)
         return -1;
-    if (give_shared() < 0 || give_pages() < 0)
+    if (give_shared() < 0 || give_shared_pages() < 0 || give_pages() < 0)
         return -1;
     for (uint32_t i = 0; i < count; i++)
         if (copy_into((uint32_t)frames[i], addresses[i]) < 0)
@@ -190,6 +204,8 @@ static int give_everything(uint64_t stack_pointer) {
 /* The parent's side; gives the child's number, or -1 having undone everything but the marks of copying on write. */
 int64_t fork_environment(uint64_t stack_pointer) {
     int64_t result = -1;
+    if (threading)
+        return -1;
     enter();
     controls_children = 1;
     next_page = 0;
@@ -223,7 +239,7 @@ void fork_begin(void) {
 }
 
 long os_wait(long environment) {
-    int64_t status = environment > 0 ? exo_block(EXO_EVENT_EXIT, (uint64_t)environment, EXO_FOREVER) : -1;
+    int64_t status = environment > 0 ? wait_in_program(EXO_EVENT_EXIT, (uint64_t)environment) : -1;
     return status < 0 ? -1 : status;
 }
 
@@ -240,7 +256,9 @@ void break_sharing(uint32_t page) {
         unpin(old);
         return;
     }
+    coming++;
     uint32_t frame = take_frame(&zeroed);
+    coming--;
     int still = PLACE(page_state[page]) == PLACE_RESIDENT && ENTRY_FRAME(page_entry(page)) == old;
     if (still && copy_into(frame, va) == 0 && name_backing(page, frame) == 0 && map(va, frame, READ_WRITE) == 0) {
         exo_dealloc_page(old, EXO_SELF);

@@ -22,6 +22,7 @@ struct block {
     struct block *next, *previous;
 };
 
+static struct os_mutex mutex; /* around everything below */
 static struct block *classes[CLASSES];
 static char *area_end;
 
@@ -102,12 +103,7 @@ static struct block *find(uint64_t size) {
     return NULL;
 }
 
-void *os_alloc(size_t wanted) {
-    if (wanted > SIZE_MAX / 4)
-        return NULL;
-    uint64_t size = ((uint64_t)wanted + 8 + 15) & ~15ull;
-    if (size < SMALLEST)
-        size = SMALLEST;
+static void *allocate(uint64_t size) {
     struct block *block = find(size);
     if (!block && (!grow(size) || !(block = find(size))))
         return NULL;
@@ -122,6 +118,16 @@ void *os_alloc(size_t wanted) {
     return (char *)block + 8;
 }
 
+void *os_alloc(size_t wanted) {
+    if (wanted > SIZE_MAX / 4)
+        return NULL;
+    uint64_t size = ((uint64_t)wanted + 8 + 15) & ~15ull;
+    os_mutex_lock(&mutex);
+    void *memory = allocate(size < SMALLEST ? SMALLEST : size);
+    os_mutex_unlock(&mutex);
+    return memory;
+}
+
 void os_free(void *memory) {
     static const char complaint[] = "os_free: this is no block of the heap, or it was freed before.\n";
     if (!memory)
@@ -131,5 +137,7 @@ void os_free(void *memory) {
         os_write(complaint, sizeof complaint - 1);
         os_exit(134);
     }
+    os_mutex_lock(&mutex);
     give_back(block, SIZE(block), block->header & BEFORE_USED);
+    os_mutex_unlock(&mutex);
 }

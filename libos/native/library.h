@@ -6,11 +6,12 @@
  *     leave() run without page faults.  They run on the library's own stack and touch the program's memory only through
  *     zero_words, copy_page and load_entry, which survive a page that has just been taken by force.
  *   - Whatever touches the state of pages runs between enter() and leave().  A request that comes meanwhile is honoured
- *     by leave().
+ *     by leave().  Other threads may come in between wherever wait_for waits; the pages in hand then are BUSY.
  *   - The kernel may take any frame of the program at any instruction.  A refusal (EXO_DENIED, EXO_NO_SUCH_FRAME) of a
  *     down-call on a frame means that it has been taken; the records in the own page say what became of the contents.
  *     Only who controls children may not rely on that: a frame taken from it may be a child's a moment later, and is
  *     then not refused.  So such an environment pins a frame, which only its holder can, for as long as it is in hand.
+ *     One with threads does too: another thread may be given the frame meanwhile.
  */
 #ifndef LIBRARY_H
 #define LIBRARY_H
@@ -18,6 +19,7 @@
 #include <libos.h>
 #include <startup.h>
 #include "pager.h"
+#include "threads.h"
 
 #pragma GCC visibility push(hidden)
 
@@ -32,6 +34,7 @@ enum place { PLACE_ZERO, PLACE_SWAP, PLACE_FILE, PLACE_RESIDENT, PLACE_LOST };
 #define PAGE_DIRTY 0x10        /* written since, although the page-table entry may not show it */
 #define PAGE_COW 0x20          /* mapped read-only because its frame may have another holder */
 #define PAGE_RECOMPUTABLE 0x40 /* never written to swap */
+#define PAGE_BUSY 0x80         /* on its way in or out: whoever needs it waits */
 
 /* What an up-call interrupted. */
 struct interrupted {
@@ -40,12 +43,14 @@ struct interrupted {
 
 /* A page on its way out: its frame, still held, and the request that saves its contents or NO_REQUEST. */
 struct departure {
+    uint32_t page;
     uint32_t frame;
     int64_t request;
 };
 
 /* entry.S */
 void entry_page_fault(void), entry_please_release_page(void), entry_pages_taken(void), entry_trap(void);
+void entry_event(void);
 void fork_entry(void);
 int64_t on_library_stack(void *function, uint64_t a, uint64_t b, uint64_t c);
 extern const char load_entry_at[], zero_words_at[], copy_page_at[], absent_entry[], absent_page[];
@@ -60,12 +65,14 @@ extern uint64_t library_stack_top;
 void library_begin(struct start_block *block);
 void become_ready(void);
 void *library_memory(size_t size);
+void *more_library_memory(size_t size);
+uint64_t library_stack_page(void);
 uint32_t private_pages(uint64_t *addresses, uint32_t room);
 
 /* critical.c */
 void enter(void);
 void leave(void);
-void handle_page_fault(uint64_t va, uint64_t access, uint64_t unused, struct interrupted *at);
+int64_t handle_page_fault(uint64_t va, uint64_t access, uint64_t unused, struct interrupted *at);
 void handle_please_release_page(uint64_t count, uint64_t frame, uint64_t deadline);
 void handle_pages_taken(uint64_t count);
 void handle_trap(uint64_t reason, uint64_t code, uint64_t detail, const struct interrupted *at);
@@ -79,7 +86,7 @@ int swappable(const struct start_region *region);
 
 /* paging.c */
 extern uint8_t *page_state;
-extern uint32_t resident;
+extern uint32_t resident, coming;
 void paging_begin(void);
 int registers_backing(void);
 int name_backing(uint32_t page, uint32_t frame);
@@ -95,6 +102,7 @@ void absent(uint32_t page, uint8_t state);
 uint32_t choose_victim(void);
 int depart(uint32_t page, struct departure *departure);
 void finish(const struct departure *departure);
+extern int releasing;
 int release_one(void);
 void release(uint64_t count, uint64_t frame);
 
@@ -113,6 +121,16 @@ void forget_records(void);
 int64_t fork_environment(uint64_t stack_pointer);
 void fork_begin(void);
 void break_sharing(uint32_t page);
+
+/* shared.c */
+#define SHARED_MAXIMUM 8
+uint64_t shared_address(uint32_t place);
+uint32_t shared_frame(uint32_t place);
+int64_t share_page(void);
+void drop_shared_page(uint32_t place);
+
+/* pipe.c */
+int give_pipes(uint64_t child);
 
 /* advice.c */
 int64_t advise(uint64_t begin, uint64_t past, uint64_t advice);

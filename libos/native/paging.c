@@ -16,7 +16,7 @@
 #define PATIENCE 1000000
 
 uint8_t *page_state;
-uint32_t resident;
+uint32_t resident, coming;
 int controls_children;
 
 int registers_backing(void) {
@@ -49,13 +49,13 @@ int name_backing(uint32_t page, uint32_t frame) {
 
 /* Makes sure that a frame is ours and stays so; gives 0, or -1 if it has been taken. */
 int pin(uint32_t frame) {
-    int64_t refusal = controls_children ? exo_reserve_page(frame, 1, EXO_SELF) : 0;
+    int64_t refusal = controls_children || threading ? exo_reserve_page(frame, 1, EXO_SELF) : 0;
     return refusal == 0 || refusal == EXO_TOO_MANY ? 0 : -1;
 }
 
 /* Lets the kernel take the frame again; letting go of a frame does so too. */
 void unpin(uint32_t frame) {
-    if (controls_children)
+    if (controls_children || threading)
         exo_reserve_page(frame, 0, EXO_SELF);
 }
 
@@ -65,20 +65,21 @@ static void wait_for_frames(int64_t refusal, uint64_t seen) {
         say("The program's quota of frames is too small for it to run.\n");
         end(END_LIBRARY);
     }
-    exo_block(EXO_EVENT_FRAMES, seen, EXO_FOREVER);
+    block_unlocked(EXO_EVENT_FRAMES, seen, coming > 1 ? (uint64_t)exo_time() + PATIENCE : EXO_FOREVER);
 }
 
 /* Others have been asked for frames; gives 1 if some came free before patience was at an end. */
 static int wait_a_while(uint64_t seen) {
-    return exo_block(EXO_EVENT_FRAMES, seen, (uint64_t)exo_time() + PATIENCE) >= 0;
+    return block_unlocked(EXO_EVENT_FRAMES, seen, (uint64_t)exo_time() + PATIENCE) >= 0;
 }
 
-/* A frame of our own without a page: a new one within the bound, or the victim's. */
+/* A frame of our own without a page: a new one within the bound, or the victim's.  The frames of pages that are coming
+ * count as theirs. */
 uint32_t take_frame(int *zeroed) {
     for (;;) {
         uint64_t seen = EXO_OWN->events[EXO_EVENT_FRAMES];
         int64_t frame = EXO_NO_FRAME;
-        if (!start->frames || resident < start->frames) {
+        if (!start->frames || resident + coming <= start->frames) {
             frame = exo_alloc_page(EXO_ANY, EXO_SELF);
             if (frame >= 0 && pin((uint32_t)frame) == 0) {
                 *zeroed = 1;
@@ -91,7 +92,7 @@ uint32_t take_frame(int *zeroed) {
             wait_for_frames(frame, seen);
             continue;
         }
-        if (resident < FEWEST && frame == EXO_NO_FRAME && wait_a_while(seen))
+        if (resident < FEWEST && frame == EXO_NO_FRAME && (wait_a_while(seen) || !resident))
             continue;
         struct departure leaving;
         if (!depart(choose_victim(), &leaving))
@@ -110,8 +111,10 @@ int64_t map(uint64_t va, uint32_t frame, uint64_t rights) {
     for (;;) {
         uint64_t seen = EXO_OWN->events[EXO_EVENT_FRAMES];
         int64_t refusal = exo_create_mapping(va, frame, rights, EXO_SELF);
-        if (refusal != EXO_NO_FRAME && refusal != EXO_OVER_QUOTA)
+        if (refusal != EXO_NO_FRAME && refusal != EXO_OVER_QUOTA) {
+            give_way();
             return refusal;
+        }
         if (!release_one())
             wait_for_frames(refusal, seen);
     }
@@ -181,6 +184,8 @@ void bring_in(uint32_t page, int write) {
         end(END_LOST);
     }
     int zeroed;
+    page_state[page] |= PAGE_BUSY;
+    coming++;
     uint32_t frame = take_frame(&zeroed);
     while (bring_into(page, frame, zeroed, write) < 0) {
         exo_dealloc_page(frame, EXO_SELF);
@@ -188,7 +193,10 @@ void bring_in(uint32_t page, int write) {
         frame = take_frame(&zeroed);
     }
     page_state[page] = (uint8_t)(PLACE_RESIDENT | (page_state[page] & (PAGE_COPY | PAGE_RECOMPUTABLE)));
+    coming--;
     resident++;
     pager_admit(page);
     unpin(frame);
+    if (threading)
+        wake_page(&page_state[page]);
 }

@@ -6,7 +6,7 @@
  */
 #include "library.h"
 
-static uint64_t heap_break;
+static volatile uint64_t heap_break;
 static uint64_t mapped_files;
 
 /* The region of an address that is the program's; a null pointer if it is nobody's. */
@@ -52,12 +52,11 @@ void *os_region(size_t size) {
         return NULL;
     size = (size + EXO_PAGE_SIZE - 1) & -(size_t)EXO_PAGE_SIZE;
     for (uint64_t i = 0; i < start->region_count; i++) {
-        struct start_region *region = &start->regions[i];
-        if (region->kind == REGION_HEAP && size <= region->pages * EXO_PAGE_SIZE - heap_break) {
-            void *begin = (void *)(region->va + heap_break);
-            heap_break += size;
-            return begin;
-        }
+        const struct start_region *region = &start->regions[i];
+        uint64_t begin = heap_break;
+        while (region->kind == REGION_HEAP && size <= region->pages * EXO_PAGE_SIZE - begin)
+            if (__atomic_compare_exchange_n(&heap_break, &begin, begin + size, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+                return (void *)(region->va + begin);
     }
     return NULL;
 }
@@ -72,7 +71,7 @@ const void *os_map_file(const char *name, size_t *size) {
     for (uint64_t i = 0; i < start->region_count; i++) {
         const struct start_region *region = &start->regions[i];
         if (region->kind == REGION_FILE && same(name, start->names + region->name)) {
-            mapped_files |= 1ull << i;
+            __atomic_fetch_or(&mapped_files, 1ull << i, __ATOMIC_SEQ_CST);
             if (size)
                 *size = region->size;
             return (const void *)region->va;

@@ -9,7 +9,7 @@
 
 struct start_block *start;
 uint64_t library_stack_top;
-static uint64_t memory_used;
+static uint64_t memory_used, stack_pages;
 
 /* Puts a new frame at `va`; gives 0, or a refusal. */
 static int64_t extend(uint64_t va) {
@@ -27,10 +27,15 @@ static _Noreturn void give_up(const char *why) {
     end(END_LIBRARY);
 }
 
+/* The end of the address space for library_memory: threads' library stacks lie above it. */
+static uint64_t memory_end(void) {
+    return start->memory + (start->memory_pages - stack_pages) * EXO_PAGE_SIZE;
+}
+
 /* Gives zeroed memory for the library itself; before the application begins, so nothing need be evicted for it. */
 void *library_memory(size_t size) {
-    uint64_t begin = start->memory + memory_used, past = start->memory + start->memory_pages * EXO_PAGE_SIZE;
-    if (size > past - begin)
+    uint64_t begin = start->memory + memory_used;
+    if (size > memory_end() - begin)
         give_up("The library OS has no address space left for its own data; give the program a smaller heap.\n");
     uint64_t va = start->memory + ((memory_used + EXO_PAGE_SIZE - 1) & -EXO_PAGE_SIZE);
     while (va < begin + size) {
@@ -47,6 +52,41 @@ void *library_memory(size_t size) {
     }
     memory_used += (size + 15) & ~(size_t)15;
     return (void *)begin;
+}
+
+/* The same for one page at most when the program runs already, between enter() and leave(): 0, or -1. */
+static int extend_later(uint64_t va) {
+    for (;;) {
+        uint64_t seen = EXO_OWN->events[EXO_EVENT_FRAMES];
+        int64_t refusal = extend(va);
+        if (!refusal)
+            return 0;
+        if (refusal != EXO_NO_FRAME && refusal != EXO_OVER_QUOTA)
+            return -1;
+        if (release_one())
+            continue;
+        if (refusal == EXO_OVER_QUOTA)
+            return -1;
+        block_unlocked(EXO_EVENT_FRAMES, seen, EXO_FOREVER);
+    }
+}
+
+/* Zeroed memory, a page at most, between enter() and leave(); a null pointer if there is none. */
+void *more_library_memory(size_t size) {
+    uint64_t begin = start->memory + memory_used, va = (begin + EXO_PAGE_SIZE - 1) & -(uint64_t)EXO_PAGE_SIZE;
+    if (begin + size > memory_end() || (begin + size > va && extend_later(va) < 0))
+        return NULL;
+    memory_used += (size + 15) & ~(size_t)15;
+    return (void *)begin;
+}
+
+/* A page for another library stack, its address or 0. */
+uint64_t library_stack_page(void) {
+    uint64_t va = memory_end() - EXO_PAGE_SIZE;
+    if (va < start->memory + memory_used || extend_later(va) < 0)
+        return 0;
+    stack_pages++;
+    return va;
 }
 
 void *pager_memory(size_t size) {
@@ -86,7 +126,7 @@ void become_ready(void) {
 
 void library_begin(struct start_block *block) {
     start = block;
-    library_stack_top = block->library_stack + block->library_stack_size;
+    processors[0].stack_top = library_stack_top = block->library_stack + block->library_stack_size;
     become_ready();
     if (block->version != START_VERSION) {
         say("The loader's start block is of another version than the library OS; build both from one source.\n");

@@ -13,7 +13,7 @@ uint64_t swap_sector(uint32_t page) {
 
 /* While too many requests are under way, which may be somebody else's fault, time is all that helps. */
 static void wait_a_little(void) {
-    exo_block(EXO_EVENT_TIME, 0, (uint64_t)exo_time() + RETRY_AFTER);
+    cpu_block(EXO_EVENT_TIME, 0, (uint64_t)exo_time() + RETRY_AFTER);
 }
 
 /* Whether a refusal means that the frame has been taken; other refusals are the end. */
@@ -47,8 +47,10 @@ int64_t begin_read(uint32_t frame, uint64_t sector, uint64_t sectors) {
     return begin(EXO_CALL_READ_SECTORS, frame, sector, sectors);
 }
 
+/* Meanwhile another thread may have the pager. */
 void wait_for(int64_t request) {
-    if (exo_block(EXO_EVENT_DISK, (uint64_t)request, EXO_FOREVER) < 0) {
+    if ((threading ? wait_in_library(EXO_EVENT_DISK, (uint64_t)request)
+                   : exo_block(EXO_EVENT_DISK, (uint64_t)request, EXO_FOREVER)) < 0) {
         say("The disk reported an error while the library OS was moving a page.\n");
         end(END_LIBRARY);
     }

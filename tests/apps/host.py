@@ -22,23 +22,26 @@ _FLAGS = (
     "-Werror",
     "-fsanitize=undefined",
     "-fno-sanitize-recover",
+    "-pthread",
 )
 
 
 @cache
-def _built(program: str) -> Path:
+def _built(program: str | Path) -> Path:
     compiler = shutil.which("cc")
     if compiler is None:
         pytest.skip("there is no C compiler for the host")
     directory = Path(mkdtemp(prefix="host-apps-"))
     (directory / "libos.h").write_text(interface.c_header())
-    sources = (applications()[program].path, SUPPORT / "support.c", Path(__file__).with_name("host_libos.c"))
+    source = program if isinstance(program, Path) else applications()[program].path
+    sources = (source, SUPPORT / "support.c", Path(__file__).with_name("host_libos.c"))
     include = ("-I", str(directory), "-I", str(SUPPORT))
-    subprocess.run([compiler, *_FLAGS, *include, *map(str, sources), "-o", str(directory / program)], check=True)
-    return directory / program
+    subprocess.run([compiler, *_FLAGS, *include, *map(str, sources), "-o", str(directory / source.stem)], check=True)
+    return directory / source.stem
 
 
 def run_on_the_host(argv: Sequence[str | Path], under: Sequence[str] = ()) -> subprocess.CompletedProcess[bytes]:
-    """Run a program, named by the first argument, to its end; `under` is a command that runs commands."""
-    program = _built(str(argv[0]))
+    """Run a program, one of ours by name or any by path as the first argument, to its end; `under` is a command that runs
+    commands."""
+    program = _built(argv[0])
     return subprocess.run([*under, program, *argv[1:]], capture_output=True, check=False, timeout=120)

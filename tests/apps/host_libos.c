@@ -1,12 +1,13 @@
 /* The interface of a library OS once more, over the host's C library: the same programs run on the host, as an oracle.
  *
- * It is as unhelpful as the interface allows.  Memory from os_alloc is full of rubbish, os_write writes a few bytes only,
+ * There are no calls between processes.  It is as unhelpful as the interface allows.  Memory from os_alloc is full of rubbish, os_write writes a few bytes only,
  * and every os_advise makes all pages forgotten that were ever said to be recomputable.
  */
 #define _GNU_SOURCE
 #include "libos.h"
 
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -16,7 +17,7 @@
 
 #include "support.h"
 
-enum { LONGEST_WRITE = 100, RANGES = 16, RUBBISH = 0xa5 };
+enum { LONGEST_WRITE = 100, RANGES = 16, RUBBISH = 0xa5, PIPES = 4 };
 
 static struct {
     char *memory;
@@ -89,7 +90,177 @@ long os_fork(void) {
     return fork();
 }
 
+void *os_shared(void) {
+    void *memory = mmap(NULL, PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    return memory == MAP_FAILED ? NULL : memory;
+}
+
+static int ends[PIPES][2];
+static long pipes;
+
+long os_pipe(void) {
+    return pipes < PIPES && pipe(ends[pipes]) == 0 ? pipes++ : -1;
+}
+
+long os_pipe_read(long number, void *buffer, size_t size) {
+    return read(ends[number][0], buffer, size);
+}
+
+long os_pipe_write(long number, const void *bytes, size_t size) {
+    return write(ends[number][1], bytes, size);
+}
+
+int os_pipe_close(long number, int which) {
+    return which == OS_READ_END ? close(ends[number][0]) : close(ends[number][1]);
+}
+
+long os_self(void) {
+    return getpid();
+}
+
+void os_yield_to(long environment) {
+    (void)environment;
+}
+
+long os_rpc_serve(os_rpc_handler *handler) {
+    (void)handler;
+    return -1;
+}
+
+long os_rpc_call(long server, uint64_t operation, uint64_t a, uint64_t b, uint64_t c, uint64_t *result) {
+    (void)server, (void)operation, (void)a, (void)b, (void)c, (void)result;
+    return OS_RPC_NOBODY;
+}
+
 long os_wait(long child) {
     int status;
     return waitpid((pid_t)child, &status, 0) == child && WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+/* Threads are the host's.  All that they wait for each other with is words under one lock and one condition. */
+enum { THREADS = 256 };
+
+static pthread_mutex_t all = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
+static struct {
+    pthread_t thread;
+    os_thread_entry *entry;
+    void *argument;
+    int joined;
+} made[THREADS];
+static long threads = 1;
+static _Thread_local long self;
+
+static void *begin(void *place) {
+    self = (long)(intptr_t)place;
+    return (void *)(intptr_t)made[self].entry(made[self].argument);
+}
+
+long os_thread_create(os_thread_entry *entry, void *argument) {
+    pthread_mutex_lock(&all);
+    const long number = threads < THREADS ? threads++ : -1;
+    pthread_mutex_unlock(&all);
+    if (number >= 0) {
+        made[number].entry = entry;
+        made[number].argument = argument;
+        pthread_create(&made[number].thread, NULL, begin, (void *)(intptr_t)number);
+    }
+    return number;
+}
+
+_Noreturn void os_thread_exit(long result) {
+    pthread_exit((void *)(intptr_t)result);
+}
+
+long os_thread_join(long thread) {
+    void *result;
+    if (thread < 1 || thread >= threads || thread == self || made[thread].joined) {
+        return -1;
+    }
+    made[thread].joined = 1;
+    return pthread_join(made[thread].thread, &result) == 0 ? (long)(intptr_t)result : -1;
+}
+
+long os_thread_self(void) {
+    return self;
+}
+
+void os_thread_yield(void) {
+    sched_yield();
+}
+
+long os_processors(long count) {
+    return count > 0 ? count : sysconf(_SC_NPROCESSORS_ONLN);
+}
+
+void os_mutex_lock(struct os_mutex *mutex) {
+    pthread_mutex_lock(&all);
+    while (mutex->words[0]) {
+        pthread_cond_wait(&changed, &all);
+    }
+    mutex->words[0] = 1;
+    pthread_mutex_unlock(&all);
+}
+
+void os_mutex_unlock(struct os_mutex *mutex) {
+    pthread_mutex_lock(&all);
+    mutex->words[0] = 0;
+    pthread_cond_broadcast(&changed);
+    pthread_mutex_unlock(&all);
+}
+
+void os_condition_wait(struct os_condition *condition, struct os_mutex *mutex) {
+    pthread_mutex_lock(&all);
+    const uint64_t seen = condition->words[0];
+    mutex->words[0] = 0;
+    pthread_cond_broadcast(&changed);
+    while (condition->words[0] == seen) {
+        pthread_cond_wait(&changed, &all);
+    }
+    pthread_mutex_unlock(&all);
+    os_mutex_lock(mutex);
+}
+
+void os_condition_broadcast(struct os_condition *condition) {
+    pthread_mutex_lock(&all);
+    condition->words[0]++;
+    pthread_cond_broadcast(&changed);
+    pthread_mutex_unlock(&all);
+}
+
+/* Nobody may count on being the only one that is woken. */
+void os_condition_signal(struct os_condition *condition) {
+    os_condition_broadcast(condition);
+}
+
+int os_barrier_wait(struct os_barrier *barrier, uint64_t count) {
+    pthread_mutex_lock(&all);
+    const uint64_t round = barrier->words[1];
+    const int last = ++barrier->words[0] == count;
+    if (last) {
+        barrier->words[0] = 0;
+        barrier->words[1]++;
+        pthread_cond_broadcast(&changed);
+    }
+    while (barrier->words[1] == round) {
+        pthread_cond_wait(&changed, &all);
+    }
+    pthread_mutex_unlock(&all);
+    return last;
+}
+
+void os_spin_lock(struct os_spin *lock) {
+    while (__atomic_exchange_n(&lock->words[0], 1, __ATOMIC_ACQUIRE)) {
+        sched_yield();
+    }
+}
+
+void os_spin_unlock(struct os_spin *lock) {
+    __atomic_store_n(&lock->words[0], 0, __ATOMIC_RELEASE);
+}
+
+void os_critical_enter(void) {
+}
+
+void os_critical_leave(void) {
 }

@@ -82,6 +82,16 @@ def _tuples(seed: int, count: int, keys: int) -> Iterator[tuple[int, int]]:
         yield 1 + random_at(seed, 2 * index) % keys, random_at(seed, 2 * index + 1) | 1
 
 
+def pquicksort(argv: Sequence[str]) -> bytes:
+    """What quicksort prints, however many threads there are."""
+    return quicksort(argv[:3])
+
+
+def pmatmul(argv: Sequence[str]) -> bytes:
+    """What matmul prints, however many threads there are."""
+    return matmul([*argv[:3], "--order", "ikj"])
+
+
 def hashjoin(argv: Sequence[str]) -> bytes:
     built, probed, seed = int(argv[1]), int(argv[2]), int(argv[3]) if len(argv) > 3 else 1
     payloads = defaultdict(list)
@@ -151,15 +161,28 @@ def forkdemo(argv: Sequence[str]) -> bytes:
     return "".join(reversed(lines)).encode()
 
 
+def prodcons(argv: Sequence[str]) -> bytes:
+    numbers = [int(word) for word in argv[1:]]
+    kilobytes, seed = (*numbers, *(32, 1)[len(numbers) :])
+    size = kilobytes * 1024
+    total = checksum([random_at(seed, place) & 0xFF for place in range(size)])
+    return "".join(f"{verb} {size} bytes, checksum {total}\n" for verb in ("produced", "consumed")).encode()
+
+
 PROGRAMS: dict[str, Callable[[Sequence[str]], bytes]] = {
     "hello": hello,
     "wordfreq": wordfreq,
     "matmul": matmul,
     "quicksort": quicksort,
+    "pmatmul": pmatmul,
+    "pquicksort": pquicksort,
     "hashjoin": hashjoin,
     "pagewalk": pagewalk,
     "forkdemo": forkdemo,
+    "prodcons": prodcons,
 }
+MEASURING = {"roundtrips", "convoy", "registers", "spin"}
+"""Programs that print cycles, or what comes of switches; of these, those that include exo.h do not run on the host."""
 
 
 def expected_output(argv: Sequence[str]) -> bytes:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from exokernel.build import applications
 
 from .host import run_on_the_host
-from .oracles import PROGRAMS, expected_output
+from .oracles import MEASURING, PROGRAMS, expected_output
 
 RUNS = (
     "hello",
@@ -26,6 +26,12 @@ RUNS = (
     "quicksort 17",
     "quicksort 1000 9",
     "quicksort 30000 18446744073709551615",
+    "pquicksort 0",
+    "pquicksort 1 1 7",
+    "pquicksort 20000 5 6",
+    "pmatmul 1",
+    "pmatmul 33 7 1",
+    "pmatmul 40 2 9",
     "hashjoin 1 1",
     "hashjoin 1000 5000",
     "hashjoin 3000 20000 12",
@@ -40,6 +46,9 @@ RUNS = (
     "forkdemo",
     "forkdemo 1 0",
     "forkdemo 5 6 42",
+    "prodcons",
+    "prodcons 0",
+    "prodcons 70 5",
 )
 
 WRONG = {
@@ -56,6 +65,10 @@ WRONG = {
         "matmul: the seed is a number from 0 to 18446744073709551615, not 18446744073709551616.",
     "quicksort": "quicksort: give the count of numbers to sort and, if you like, a seed.",
     "quicksort -5": "quicksort: the count is a number from 0 to 2305843009213693951, not -5.",
+    "pquicksort": "pquicksort: give the count of numbers to sort and, if you like, a seed, threads and processors.",
+    "pquicksort 5 1 33": "pquicksort: the threads are a number from 1 to 32, not 33.",
+    "pmatmul": "pmatmul: give the size of the matrices and, if you like, a seed, threads and processors.",
+    "pmatmul 4 1 2 0": "pmatmul: the processors are a number from 1 to 16, not 0.",
     "hashjoin 5": "hashjoin: give the sizes of the two relations in tuples and, if you like, a seed.",
     "hashjoin 5 1e3": "hashjoin: the second size is a number from 1 to 1099511627776, not 1e3.",
     "pagewalk": "pagewalk: --pattern is sequential, loop, zipf, random or phased, not nothing.",
@@ -66,12 +79,16 @@ WRONG = {
     "pagewalk --page 5": "pagewalk: the options are --pattern, --pages, --steps, --write and --seed, not --page.",
     "forkdemo none": "forkdemo: the first argument, pages, is a number from 1 to 16777216, not none.",
     "forkdemo 1 2 3 4": "forkdemo: after pages, children and seed there is no place for 4.",
+    "prodcons 1e3": "prodcons: the first argument, kilobytes, is a number from 0 to 1048576, not 1e3.",
+    "prodcons 1 2 3": "prodcons: after kilobytes and seed there is no place for 3.",
+    "roundtrips 0": "roundtrips: the first argument, rounds, is a number from 1 to 16777216, not 0.",
+    "roundtrips 1 2 3": "roundtrips: after rounds and seed there is no place for 3.",
 }  # fmt: skip
 
 
 def test_every_program_has_an_oracle_and_a_sentence_for_the_list() -> None:
     programs = applications()
-    assert programs.keys() == PROGRAMS.keys()
+    assert programs.keys() == PROGRAMS.keys() | MEASURING
     assert all(program.summary.endswith(".") and len(program.summary) < 120 for program in programs.values())
 
 

@@ -13,12 +13,12 @@ from libos.replacement import STRATEGIES
 from tests.cli.commands import ROOT, exo, exo_process
 
 RUN_KEYS = {
-    "outcome", "cycles", "seed", "global_policy", "memory_frames", "images", "programs", "held_over_time",
+    "outcome", "cycles", "seed", "global_policy", "cpu_policy", "cpus", "memory_frames", "images", "programs", "held_over_time",
 }  # fmt: skip
 PROGRAM_KEYS = {
     "name", "environment", "library", "exit_status", "instructions", "cycles", "finished_at", "faults", "evictions",
-    "swap_in", "swap_out", "taken", "downcalls", "upcalls", "sectors_read", "sectors_written", "frames_held", "output",
-    "death",
+    "swap_in", "swap_out", "taken", "downcalls", "upcalls", "sectors_read", "sectors_written", "frames_held", "overruns",
+    "output", "death",
 }  # fmt: skip
 REPLAY_KEYS = {
     "policy", "frames", "references", "misses", "cold", "evictions", "dirty_evictions", "cleaned",
@@ -31,14 +31,18 @@ def test_help_has_an_untruncated_line_for_every_command(words: list[str]) -> Non
     assert ended.status == 0
     lines = ended.out.split("Commands:\n")[1].splitlines()
     names = [line.split()[0] for line in lines]
-    assert names == (["paging"] if words else ["run", "list", "build", "downcalls", "replay", "bench", "demo"])
+    assert names == (
+        ["paging", "convoy", "registers", "shares"]
+        if words
+        else ["run", "list", "build", "downcalls", "replay", "bench", "demo"]
+    )
     for line in lines:
         assert len(line) <= 80
         assert line.endswith(".")
         assert not line.endswith("...")
 
 
-@pytest.mark.parametrize("command", ["run", "list", "build", "downcalls", "replay", "bench", "demo paging"])
+@pytest.mark.parametrize("command", ["run", "list", "build", "downcalls", "replay", "bench", "demo paging", "demo convoy"])
 def test_every_command_explains_its_options(command: str) -> None:
     ended = exo(*command.split(), "--help")
     assert ended.status == 0
@@ -66,7 +70,8 @@ def test_list_has_a_line_for_every_program_library_os_and_policy() -> None:
 def test_list_as_json_has_the_same() -> None:
     groups = json.loads(exo("list", "--json").out)
     assert set(groups) == {
-        "programs", "library OSes", "global memory policies", "replacement policies for `exo replay`",
+        "programs", "library OSes", "thread schedulers of library OSes in Python", "global memory policies",
+        "global CPU policies", "replacement policies for `exo replay`",
     }  # fmt: skip
     text = exo("list").out
     for names in groups.values():

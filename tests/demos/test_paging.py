@@ -15,7 +15,7 @@ from exokernel.scenario import Scenario
 
 def a_result(faults: int, cycles: int) -> Results:
     program = ProgramResult("one", 1, "", 0, 0, 0, 0, faults, 0, 0, 0, 0, 0, 0, 0, 0, 0)
-    return Results("", cycles, 0, "", 0, (program,))
+    return Results("", cycles, 0, "", "", 1, 0, (program,))
 
 
 def test_the_text_depends_on_the_seed_alone_and_its_words_are_zipfian() -> None:

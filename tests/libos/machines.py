@@ -71,7 +71,9 @@ class Machine:
             )
             for p in programs
         ]
-        kernel = self.kernel = Kernel(memory, FastCpu, disk, self.policy, RoundRobin(), settings=self.settings)
+        kernel = self.kernel = Kernel(
+            memory, FastCpu, disk, self.policy, RoundRobin(self.settings.quantum), settings=self.settings
+        )
         numbers: list[int] = []
         statuses: list[int] = []
         own: dict[int, Any] = {}
