@@ -7,7 +7,8 @@ from typing import Any
 @dataclass(frozen=True)
 class ProgramResult:
     """One environment's account.  Cycles include what the kernel did for it; `frames_held` is the most it held at once,
-    page tables included; `overruns` are requests to release a processor that it did not meet in time; `evictions`, `swap_in` and `swap_out` (pages) are as its library counted them."""
+    page tables included; `overruns` are requests to release a processor that it did not meet in time; `evictions`,
+    `swap_in` and `swap_out` (pages) are as its library counted them."""
 
     name: str
     environment: int

@@ -35,8 +35,9 @@ class ProgramSpec:
     """One program.  `app` and `libos` are names or paths; `frames` bounds the pages its pager keeps resident (0: as
     many as the kernel gives); `quota` and `guarantee` are frames it may hold and is promised (0: no limit, no promise);
     `heap` is the address space for its memory, in bytes.  `tickets` is its weight for a CPU policy that shares in
-    proportion, `reserve` the cycles of a processor it is promised in every so many, `slices` how many slices it may own, and
-    `environments` how many living descendants it may have.  Arguments that name host files are attached to it, read-only.
+    proportion, `reserve` the cycles of a processor it is promised in every so many, `slices` how many slices it may own,
+    and `environments` how many living descendants it may have.  Arguments that name host files are attached to it,
+    read-only.
     """
 
     app: str

@@ -255,8 +255,8 @@ class Exo:
         *ON_ENVIRONMENT,
     )
     async def remove_mapping(self, va: Page, env: EnvironmentNumber = SELF) -> int:
-        """Unmap a page, in every TLB at once; a page table whose last entry this was is given back.  The bits are those it had
-        in the end: nothing that another processor has stored is missed."""
+        """Unmap a page, in every TLB at once; a page table whose last entry this was is given back.  The bits are those it
+        had in the end: nothing that another processor has stored is missed."""
         ...
 
     @downcall(0x14, "memory", "pages in which a bit was cleared", "none", Error.BAD_ARGUMENT)

@@ -1,5 +1,5 @@
-"""Figures of a crowd: what choosing the next of 1,000 runnable environments costs beside choosing among 10, how long it takes
-until they all run, and how much of the host's memory they take."""
+"""Figures of a crowd: what choosing the next of 1,000 runnable environments costs beside choosing among 10, how long it
+takes until they all run, and how much of the host's memory they take."""
 
 import resource
 import subprocess

@@ -90,7 +90,8 @@ class Core:
     @property
     def flush_cost(self) -> int:
         """Cycles of making every processor forget a translation."""
-        return costs.TLB_FLUSH + costs.TLB_SHOOTDOWN * (len(self.cpus) - 1)
+        others = len(self.cpus) - 1
+        return costs.TLB_FLUSH + (costs.TLB_SHOOTDOWN + costs.TLB_SHOOTDOWN_EACH * others if others else 0)
 
     def charge(self, environment: Environment, cycles: int) -> None:
         """The kernel works for `environment`: its account and the clock move on."""

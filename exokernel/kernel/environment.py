@@ -157,8 +157,8 @@ class Accounts:
 
 @dataclass(slots=True, eq=False)
 class Environment:
-    """One environment; `number` carries a generation and is not used again.  What every slice looks at comes first, so that it
-    lies together in the host's memory."""
+    """One environment; `number` carries a generation and is not used again.  What every slice looks at comes first, so that
+    it lies together in the host's memory."""
 
     number: int
     parent: int

@@ -37,8 +37,11 @@ TLB_FLUSH: Final = 100
 """Writing CR3, without the misses that follow: order of magnitude of published measurements; our choice."""
 
 TLB_SHOOTDOWN: Final = 1_000
-"""Interrupting another processor and waiting until it has flushed: order of magnitude of Villavieja et al., DiDi, PACT
-2011, section 2, for few processors; our choice."""
+"""Interrupting the other processors and waiting until the last of them has flushed: order of magnitude of Villavieja et
+al., DiDi, PACT 2011, section 2; our choice."""
+
+TLB_SHOOTDOWN_EACH: Final = 100
+"""For each of them: the interrupts go out one after the other; our choice."""
 
 ZERO_FRAME: Final = 128
 """4096 bytes at 32 bytes a cycle, the rate of `rep stosb` with fast strings (Intel's optimisation manual)."""

@@ -13,7 +13,8 @@ from libos.replacement import STRATEGIES
 from tests.cli.commands import ROOT, exo, exo_process
 
 RUN_KEYS = {
-    "outcome", "cycles", "seed", "global_policy", "cpu_policy", "cpus", "memory_frames", "images", "programs", "held_over_time",
+    "outcome", "cycles", "seed", "global_policy", "cpu_policy", "cpus", "memory_frames", "images", "programs",
+    "held_over_time",
 }  # fmt: skip
 PROGRAM_KEYS = {
     "name", "environment", "library", "exit_status", "instructions", "cycles", "finished_at", "faults", "evictions",
