@@ -177,7 +177,7 @@ def create_context(
     if env.library is None:
         kernel.exposed.new_context(env, made.number)
     if begin == Begin.READY:
-        made.state = ContextState.READY
+        made.state, made.seen = ContextState.READY, kernel.clock.now
         env.ready.insert(0, made)
         kernel.consider(env)
     return made.number
@@ -250,6 +250,7 @@ def resume(kernel: Kernel, caller: Environment, context: Context, number: int) -
     stopped = _own_context(caller, number)
     caller.forget_interrupted(number)
     stopped.kept = False
+    stopped.seen = max(stopped.seen, kernel.clock.now)
     stopped.state = ContextState.READY
     caller.ready.insert(0, stopped)
     kernel.consider(caller)

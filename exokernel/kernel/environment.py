@@ -80,6 +80,8 @@ class Context:
     kept: bool = False
     processor: Processor | None = None
     """Where it is running."""
+    seen: int = 0
+    """The latest cycle it knows of: on no processor does it go on earlier."""
     serving: tuple[int, int] | None = None
     """The rip and the stack pointer with which it said `serve`; each call starts it with the latter."""
     caller: tuple[Environment, Context, Wait] | None = None

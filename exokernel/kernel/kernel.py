@@ -223,6 +223,9 @@ class Kernel(Scheduling):
                 free = environment.free_context(processor) if several else context
                 if free is None:
                     return SliceEnd.BLOCKED
+                if free.seen > now:
+                    clock.now = free.seen
+                    continue
                 context = free
                 for other in environment.ready:
                     if other.processor is processor:
@@ -232,6 +235,7 @@ class Kernel(Scheduling):
             machine = context.machine
             if machine is None:
                 coroutines.step(self, environment, context)
+                context.seen = clock.now
                 continue
             limit = clock.next
             if limit > processor.end:
@@ -249,6 +253,8 @@ class Kernel(Scheduling):
                 self.native_call(self, environment, context, machine)
             elif kind is not BUDGET:
                 self.answer(environment, context, machine, trap)
+            if several:
+                context.seen = clock.now
 
     @staticmethod
     def _rotate(processor: Processor, environment: Environment) -> None:

@@ -183,6 +183,7 @@ class UpcallDelivery:
             )
             return None
         environment.accounts.upcalls += 1
+        handler.seen = self._kernel.clock.now
         if context is not None:
             handler.processor = context.processor
             environment.stop(context, ContextState.STOPPED)
@@ -249,4 +250,4 @@ class UpcallDelivery:
         context = environment.contexts.get(handler.interrupted)
         if context is not None and context.state is ContextState.STOPPED and not context.kept:
             environment.make_ready(context)
-            context.processor = handler.processor
+            context.processor, context.seen = handler.processor, self._kernel.clock.now

@@ -80,6 +80,7 @@ class Waiting(Core):
         if context.wait is not None and context.wait.predicate is not None:
             environment.watching -= context.wait.predicate.terms
         context.wait = None
+        context.seen = max(context.seen, self.clock.now)
         environment.make_ready_later(context)
         self.consider(environment)
 

@@ -98,9 +98,9 @@ class Watch:
 
     def _watched_start(
         self, environment: Environment, context: Context | None, upcall: Upcall, arguments: tuple[int, ...]
-    ) -> None:
+    ) -> Context | None:
         self._raised(environment, context, upcall, arguments)
-        self._start(environment, context, upcall, arguments)
+        return self._start(environment, context, upcall, arguments)
 
     def _raised(
         self, environment: Environment, context: Context | None, upcall: Upcall, arguments: tuple[int, ...]

@@ -87,7 +87,7 @@ def test_slices_of_a_track_nest(crowd: tuple[Results, list[Event]]) -> None:
     for event in crowd[1]:
         if event["ph"] == "X":
             begin = round(event["ts"] * 1000)
-            tracks[event["tid"]].append((begin, -(begin + round(event["dur"] * 1000))))
+            tracks[event["pid"], event["tid"]].append((begin, -(begin + round(event["dur"] * 1000))))
     assert tracks
     for slices in tracks.values():
         open_until: list[int] = []
@@ -138,3 +138,26 @@ def test_the_trace_of_a_program_that_dies_is_complete(tmp_path: Path, libos: str
 def test_the_trace_of_a_run_that_is_stopped_is_complete(tmp_path: Path) -> None:
     _, events = traced(tmp_path, ProgramSpec("hello"), stop_on="upcall")
     assert sum(event["ph"] == "b" for event in events) == sum(event["ph"] == "e" for event in events) == 1
+
+
+THREADS = (
+    ProgramSpec("pmatmul", "native+clock", ("20", "1", "4", "2"), 12),
+    ProgramSpec("pquicksort", "python+clock", ("600", "1", "3", "2"), 12),
+    ProgramSpec("roundtrips", "python+clock", ("3",)),
+)
+
+
+@pytest.fixture(scope="module")
+def threads(tmp_path_factory: pytest.TempPathFactory) -> tuple[Results, list[Event]]:
+    return traced(tmp_path_factory.mktemp("threads"), *THREADS, cpus=2, quantum=5_000)
+
+
+def test_on_several_processors_it_says_on_which_and_changes_nothing(threads: tuple[Results, list[Event]]) -> None:
+    results, events = threads
+    assert results.exit_status == 0
+    assert {event["pid"] for event in events if event["ph"] == "X"} == {1, 2}
+    test_slices_of_a_track_nest(threads)
+    test_every_upcall_that_begins_ends(threads)
+    untraced = Scenario(THREADS, cpus=2, quantum=5_000).run()
+    assert untraced.cycles == results.cycles
+    assert [program.cycles for program in untraced.programs] == [program.cycles for program in results.programs]
