@@ -437,7 +437,7 @@ class Exo:
     )
     async def send(self, env: EnvironmentNumber, a: Word = 0, b: Word = 0, c: Word = 0, d: Word = 0) -> int:
         """The asynchronous protected control transfer: another environment goes on at its `call` entry with four words and
-        the rest of this slice; nobody waits for a reply."""
+        the rest of this slice, which the caller pays for; nobody waits for a reply."""
         ...
 
     @downcall(0x2B, "cpu", "does not return", "none", Error.BAD_STATE)

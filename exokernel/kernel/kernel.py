@@ -41,6 +41,7 @@ from exokernel.machine.context import MachineContext, Trap, TrapKind
 from exokernel.machine.cpu import Cpu
 from exokernel.machine.disk import Disk
 from exokernel.machine.memory import PhysicalMemory
+from exokernel.machine.watchdog import Watchdog
 from exokernel.policy.memory import MemoryPolicy
 from exokernel.policy.scheduling import CpuPolicy, SliceEnd
 
@@ -88,7 +89,7 @@ class Kernel(Scheduling):
         self.revocation = Revocation(self, memory_policy)
         self.native_call = dispatch.native
         self.python_call = dispatch.python
-        self.watchdog = coroutines.Watchdog(self.settings.watchdog_seconds)
+        self.watchdog = Watchdog(self.settings.watchdog_seconds)
         self.exposed.switch_on(memory.frames, self.frames.first, disk.sectors, len(self.cpus), self.settings.quantum)
 
     def run(self, until: int = NEVER) -> Outcome:

@@ -144,11 +144,11 @@ def reply_by_registers(kernel: Kernel, callee: Environment, server: Context, mac
 
 
 def send(kernel: Kernel, caller: Environment, callee: Environment, words: Words) -> None:
-    """The asynchronous form.  Raises Refusal (NOT_SERVING, BUSY)."""
+    """The asynchronous form: whoever sends pays for what is left of the slice.  Raises Refusal (NOT_SERVING, BUSY)."""
     if callee is caller:
         raise Refusal(Error.BAD_STATE)
     _enter(kernel, caller, callee, words, False)
-    kernel.hand_over(callee)
+    kernel.lend(callee)
 
 
 def reply(kernel: Kernel, callee: Environment, server: Context, words: Words) -> bool:

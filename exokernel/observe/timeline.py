@@ -2,10 +2,10 @@
 down-calls as slices, frames held as counters.
 
 One microsecond of the timeline is 1,000 cycles.  Each processor is a process of the viewer, with the environments that ran
-on it.  A down-call's slice is the time its answer took; the kernel does not
-see the end of a native up-call, so its slice ends when the context next traps with the up-call's bit cleared, or when the
-environment or the run ends; `resume_cpu` and `call`, which interrupt nothing, are not shown.  The same scenario gives the same file byte for byte; its first line names the
-images by their hashes.
+on it.  A down-call's slice is the time its answer took; the kernel does not see the end of a native up-call, so its slice
+ends when the context next traps with the up-call's bit cleared, or when the environment or the run ends; `resume_cpu` and
+`call`, which interrupt nothing, are not shown.  The same scenario gives the same file byte for byte; its first line names
+the images by their hashes.
 """
 
 import json

@@ -15,7 +15,11 @@ from tests.docs.blocks import ROOT, Shell, blocks
 
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 MAP = (ROOT / "docs" / "address-map.md").read_text(encoding="utf-8")
-OF_THE_KERNEL = ("SUPERVISOR", "PAGE_TABLES", "FRAME_TABLE", "ENVIRONMENT_TABLE", "DISK_QUEUE", "OWN_PAGE", "EXPOSED")
+OF_THE_KERNEL = (
+    *("SUPERVISOR", "PAGE_TABLES", "FRAME_TABLE", "ENVIRONMENT_TABLE", "SLICE_TABLE"),
+    *("DISK_QUEUE", "OWN_PAGE", "EXPOSED"),
+)
+STRUCTURES = ("MachinePage", "OwnContext", "OwnPage", "TakenRecord", "PredicateTerm", "EnvironmentRow", "DiskQueueRow")
 OF_THE_LIBRARIES = ("WINDOW", "MEMORY", "LIBRARY_STACK", "START_BLOCK")
 _ADDRESS = re.compile(r"^ +0x([0-9A-F_]+) \+[-=]+\+(?: -+ (\w+))?")
 
@@ -52,7 +56,7 @@ def test_the_sizes_in_the_picture_of_the_libraries_memory_are_those_of_the_loade
     assert "0x0000_0001_0000_4000" in MAP
 
 
-@pytest.mark.parametrize("name", ["MachinePage", "OwnPage", "TakenRecord", "EnvironmentRow", "DiskQueueRow"])
+@pytest.mark.parametrize("name", STRUCTURES)
 def test_the_tables_of_the_exposed_pages_are_their_declarations(name: str) -> None:
     structure: Any = getattr(pages, name)
     body = structure if hasattr(structure, "subcons") else structure.subcon

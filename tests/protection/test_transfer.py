@@ -513,3 +513,27 @@ def test_a_flood_of_calls_to_python_fills_its_contexts_and_is_refused() -> None:
             await exo.destroy(number)
 
         made.run(init, LIMIT)
+
+
+@pytest.mark.parametrize("call", ["exo send, {server}, 1, 2, 3, 4", "exo call, {server}, {FOREVER}, 1, 2, 3, 4"])
+def test_who_calls_pays_for_the_time_and_not_who_serves(call: str) -> None:
+    """A server that takes its time has not lost a cycle of its share to its callers."""
+    charged: dict[int, int] = {}
+    pair = Pair(quantum=50_000)
+
+    async def watch(made: Machine, server: Guest, clients: list[Guest]) -> None:
+        policy, ran = made.kernel.cpu_policy, made.kernel.cpu_policy.ran
+
+        def noted(environment: int, cycles: int, *rest: Any) -> None:
+            charged[environment] = charged.get(environment, 0) + cycles
+            ran(environment, cycles, *rest)
+
+        policy.ran = noted  # type: ignore[method-assign]
+
+    work = "mov rbx, 5000\n work: dec rbx\n jnz work\n exo reply, 0, 0, 0, 0"
+    client = f"mov r12, 10\n again: {call}\n dec r12\n jnz again\n exit 5"
+    pair.run(SERVE + work, client, then=watch)
+    assert pair.statuses == [5]
+    server, caller = (guest.number for guest in pair.guests)
+    assert charged.get(server, 0) < 10_000
+    assert charged[caller] > 100_000
