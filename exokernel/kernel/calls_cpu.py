@@ -64,11 +64,9 @@ def yield_by_registers(kernel: Kernel, caller: Environment, context: Context, ma
     to = kernel.environments.get(words[RDI])
     if to is None or to is caller or to.watching or not to.ready or to.ready[-1].processor is not None:
         return yield_(kernel, caller, context, CHECKS[Kind.ENVIRONMENT](kernel, caller, words[RDI]))
-    if caller.entries[RESUME] and kernel.upcalls.resume_cpu(caller, context, ResumeReason.YIELDED, 0):
-        kernel.hand_over(to)
-        return NO_ANSWER
-    kernel.charge(caller, FULL_STATE)
-    words[RAX] = 0
+    if not caller.entries[RESUME] or not kernel.upcalls.resume_cpu(caller, context, ResumeReason.YIELDED, 0):
+        kernel.charge(caller, FULL_STATE)
+        words[RAX] = 0
     kernel.hand_over(to)
     return NO_ANSWER
 

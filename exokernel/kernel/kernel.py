@@ -221,16 +221,18 @@ class Kernel(Scheduling):
                 return SliceEnd.BLOCKED
             context = environment.ready[-1]
             if context.processor is not processor:
-                free = environment.free_context(processor) if several else context
-                if free is None:
-                    return SliceEnd.BLOCKED
-                if free.seen > now:
-                    clock.now = free.seen
-                    continue
-                context = free
-                for other in environment.ready:
-                    if other.processor is processor:
-                        other.processor = None
+                if several:
+                    free = environment.free_context(processor)
+                    if free is None:
+                        return SliceEnd.BLOCKED
+                    if free.seen > now:
+                        clock.now = free.seen
+                        continue
+                    context = free
+                if len(environment.ready) > 1:
+                    for other in environment.ready:
+                        if other.processor is processor:
+                            other.processor = None
                 context.processor = processor
             words[shown] = now
             machine = context.machine

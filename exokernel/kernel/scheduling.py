@@ -28,7 +28,7 @@ from exokernel.kernel.refusal import Refusal
 from exokernel.kernel.waiting import FULL_STATE
 from exokernel.machine.clock import NEVER
 from exokernel.machine.costs import FAULT_CROSSING
-from exokernel.policy.scheduling import SliceEnd
+from exokernel.policy.scheduling import CpuPolicy, SliceEnd
 
 
 class Scheduling(Lifecycle):
@@ -47,6 +47,7 @@ class Scheduling(Lifecycle):
         self._several = len(self.processors) > 1
         self._owned = 0
         self._may_preempt = self.cpu_policy.preempting
+        self._use_matters = type(self.cpu_policy).ran is not CpuPolicy.ran
         self._looks_around = self._several or self._may_preempt
 
     # The vector of slices.
@@ -167,7 +168,8 @@ class Scheduling(Lifecycle):
         else:
             # The same without looking at what cannot be.
             self._leave(processor, owner)
-            self.cpu_policy.ran(owner.number, now - processor.began, SliceEnd.YIELDED, now)
+            if self._use_matters:
+                self.cpu_policy.ran(owner.number, now - processor.began, SliceEnd.YIELDED, now)
             self.cpu_policy.runnable(owner.number, False, now)
         processor.owner = processor.environment = to
         processor.began = now
