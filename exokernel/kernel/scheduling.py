@@ -164,7 +164,7 @@ class Scheduling(Lifecycle):
         if owner is None or owner is not processor.environment or processor.due != NEVER or self._looks_around:
             end = processor.end if processor.due == NEVER else 0
             self.end_slice(processor, SliceEnd.YIELDED)
-            processor.end, processor.due = end, NEVER
+            processor.end = end
         else:
             # The same without looking at what cannot be.
             self._leave(processor, owner)
@@ -184,6 +184,8 @@ class Scheduling(Lifecycle):
         if lender.ready or lender.pending or self._several or self.frames.promised:
             self._leave(processor, lender)
             self.consider(lender)
+        if processor.due != NEVER:
+            self._released(processor, lender, SliceEnd.BLOCKED)
         processor.environment = to
         if to.left_at > self.clock.now:
             self.clock.now = to.left_at
@@ -253,9 +255,9 @@ class Scheduling(Lifecycle):
         environment, owner, now = processor.environment, processor.owner, self.clock.now
         assert environment is not None
         assert owner is not None
-        processor.environment = processor.owner = None
         if processor.due != NEVER:
-            self._released(processor, environment, now - processor.due, how)
+            self._released(processor, environment, how)
+        processor.environment = processor.owner = None
         self._leave(processor, environment)
         if owner.state is State.ALIVE:
             self.cpu_policy.ran(owner.number, now - processor.began, how, now)
@@ -263,9 +265,12 @@ class Scheduling(Lifecycle):
                 self.consider(owner)
         self.consider(environment)
 
-    def _released(self, processor: Processor, environment: Environment, excess: int, how: SliceEnd) -> None:
-        """A slice whose owner has been asked for it is over: the request is, too, and the excess is a debt."""
-        environment.debt += max(0, excess)
+    def _released(self, processor: Processor, environment: Environment, how: SliceEnd) -> None:
+        """Who has been asked for the processor has let go of it, or lost it: the request is over, and what there was beyond
+        the slice is a debt of the slice's owner."""
+        assert processor.owner is not None
+        processor.owner.debt += self.clock.now - processor.due
+        processor.due = NEVER
         if how is not SliceEnd.EXPIRED:
             environment.overruns = 0
         context, processor.asked = processor.asked, None

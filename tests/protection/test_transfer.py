@@ -537,3 +537,19 @@ def test_who_calls_pays_for_the_time_and_not_who_serves(call: str) -> None:
     server, caller = (guest.number for guest in pair.guests)
     assert charged.get(server, 0) < 10_000
     assert charged[caller] > 100_000
+
+
+def test_who_serves_is_not_punished_for_a_caller_that_was_asked_for_the_processor() -> None:
+    """The caller answers the request by calling, every time; the server works on, and neither has overrun."""
+    asked = "exo set_upcall, {Upcall_PLEASE_RELEASE_CPU}, &release, 0\n"
+    handles = asked + "exo set_upcall, {Upcall_CALL}, &entry, 0\n exo serve\n entry: "
+    work = "mov rbx, 20000\n work: dec rbx\n jnz work\n exo reply, 0, 0, 0, 0\n"
+    release = "release: push rax\n mov rax, {ACTIVE}\n mov qword ptr [rax], 0\n"
+    server = handles + work + release + "exo yield, 0\n pop rax\n pop rdi\n iretq"
+    client = asked + "mov r12, 200000\n spin: dec r12\n jnz spin\n exit 5\n" + release
+    client += "exo call, {server}, {FOREVER}, 1, 2, 3, 4\n inc qword ptr [r15]\n pop rax\n pop rdi\n iretq"
+    pair = Pair(quantum=9_000, cpu_release_deadline=3_000, overruns_allowed=1)
+    pair.run(server, client)
+    assert pair.statuses == [5]
+    assert pair.notes[1][0] > 10
+    assert [accounts.overruns for accounts in pair.accounts] == [0, 0]
