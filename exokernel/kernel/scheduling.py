@@ -185,7 +185,9 @@ class Scheduling(Lifecycle):
             self._leave(processor, lender)
             self.consider(lender)
         if processor.due != NEVER:
+            # Nothing is left to be lent, or calling would be a way to be asked for ever.
             self._released(processor, lender, SliceEnd.BLOCKED)
+            processor.end = 0
         processor.environment = to
         if to.left_at > self.clock.now:
             self.clock.now = to.left_at

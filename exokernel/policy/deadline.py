@@ -129,6 +129,9 @@ class Deadline(CpuPolicy):
         self._slices: dict[int, Slice] = {}
         self._seen = 0
 
+    def anybody_waits(self) -> bool:
+        return super().anybody_waits() or len(self._ready) > 0
+
     def runnable(self, environment: int, urgent: bool = False, now: int = 0) -> None:
         reservation = self._reservations.get(environment)
         if reservation is not None and not reservation.active:

@@ -285,3 +285,14 @@ def test_an_urgent_one_without_a_promise_waits_for_the_promised_only() -> None:
         policy.runnable(number, False, 0)
     policy.runnable(3, True, 0)
     assert [choice.environment for _ in range(3) if (choice := policy.next(0))] == [1, 3, 2]
+
+
+def test_one_that_waits_with_a_budget_waits() -> None:
+    policy = Deadline(QUANTUM)
+    assert not policy.anybody_waits()
+    assert policy.reserve(1, 10, 100, 0)
+    policy.runnable(1, False, 0)
+    assert policy.anybody_waits()
+    choice = policy.next(0)
+    assert choice is not None
+    assert not policy.anybody_waits()
