@@ -150,8 +150,8 @@ def set_limits(
 ) -> int:
     """How much of the kernel's tables an environment and its descendants may fill."""
     require_control(caller, env)
-    limits = caller.limits
-    if env is caller or environments > limits.environments or slices > limits.slices:
+    family = [one.limits for one in (caller, *caller.lineage) if one.state is not State.DEAD]
+    if env in (caller, *caller.lineage) or any(environments > one.environments or slices > one.slices for one in family):
         raise Refusal(Error.BAD_ARGUMENT)
     env.limits.environments, env.limits.slices = environments, slices
     return 0

@@ -103,11 +103,15 @@ class Kernel(Scheduling):
         with self.watchdog:
             while not self.stop_requested:
                 self._due()
+                if self.stop_requested:
+                    break
                 if (processor := self._next_processor()) is not None:
                     self._work(processor)
-                elif not self.environments and not self.disk.busy:
+                    continue
+                if not self.environments and not self.disk.busy:
                     return Outcome.ALL_ENDED
-                elif self._only_samples() or not self.clock.jump():
+                self.forget_what_is_over()
+                if self._only_samples() or not self.clock.jump():
                     self._deadlock()
             return Outcome.TIME if self._paused else Outcome.STOPPED
 
@@ -161,15 +165,11 @@ class Kernel(Scheduling):
         return all(isinstance(event, SampleTick | Pause) for event in self.clock.waiting())
 
     def _deadlock(self) -> None:
-        """Nobody runs and nothing will happen: end whoever waits, saying for what, children before parents."""
-        for environment in sorted(self.environments.values(), key=lambda e: -e.number):
-            waits = [context.wait for context in environment.contexts.values() if context.wait is not None]
-            if waits and not any(child in self.environments for child in environment.children):
-                self.kill(environment, None, Cause.DEADLOCK, "; ".join(self.describe_waits(environment)))
-                return
-        for environment in list(self.environments.values()):
-            self.kill(environment, None, Cause.DEADLOCK, "no context of it can ever run")
-            return
+        """Nobody runs and nothing will happen: end the youngest, saying what it waits for.  A child is younger than its
+        parent, which may go on then."""
+        youngest = self.environments[max(self.environments)]
+        waits = "; ".join(self.describe_waits(youngest))
+        self.kill(youngest, None, Cause.DEADLOCK, waits or "no context of it can ever run")
 
     def _work(self, processor: Processor) -> None:
         """Run whoever has the processor until a slice is over, or the other processors have to catch up.  A pause only

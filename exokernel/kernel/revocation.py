@@ -198,11 +198,17 @@ class Revocation:
         if request.remaining <= 0:
             self._take_what_is_left(environment)
 
+    def is_on(self, event: object) -> bool:
+        """Whether a timed event is not the end of a request that is over."""
+        if not isinstance(event, HardLimit):
+            return True
+        victim = self._kernel.environments.get(event.environment)
+        return victim is not None and victim.request is not None and victim.request.serial == event.serial
+
     def hard_limit(self, event: HardLimit) -> None:
         """The last respite of a request is over, whatever the disk does."""
-        victim = self._kernel.environments.get(event.environment)
-        if victim is not None and victim.request is not None and victim.request.serial == event.serial:
-            self._take_what_is_left(victim)
+        if self.is_on(event):
+            self._take_what_is_left(self._kernel.environments[event.environment])
 
     # Taking.
 

@@ -299,4 +299,9 @@ class Scheduling(Lifecycle):
         super().end(environment, status)
         for processor in self.processors:
             if processor.environment is environment and processor is not self.processor:
-                processor.environment = processor.owner = None
+                owner, used = processor.owner, max(0, processor.now - processor.began)
+                processor.environment = processor.owner = processor.asked = None
+                processor.due = NEVER
+                if owner is not None and owner.state is State.ALIVE:
+                    self.cpu_policy.ran(owner.number, used, SliceEnd.BLOCKED, processor.now)
+                    self.consider(owner)

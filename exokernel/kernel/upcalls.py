@@ -9,6 +9,7 @@ is met.  A request goes to whichever context can take it, but `please_release_cp
 
 from __future__ import annotations
 
+import inspect
 import struct
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from exokernel.abi.layout import RED_ZONE
 from exokernel.abi.upcalls import UPCALLS, Upcall
 from exokernel.kernel import exposed, transfer
 from exokernel.kernel.death import Cause
-from exokernel.kernel.environment import Context, ContextState, Environment, PendingUpcall, State
+from exokernel.kernel.environment import REQUESTS_MAXIMUM, Context, ContextState, Environment, PendingUpcall, State
 from exokernel.kernel.refusal import AccessFault
 from exokernel.machine.context import MachineContext, Register
 from exokernel.machine.costs import UPCALL_WORD
@@ -37,6 +38,7 @@ SAVED = [ARGUMENT_REGISTERS[:arguments][::-1] for arguments in range(len(ARGUMEN
 FRAMES = [struct.Struct(f"<{arguments + FRAME_WORDS}Q") for arguments in range(len(ARGUMENT_REGISTERS) + 1)]
 """What lies on the up-call stack, by the number of arguments."""
 NO_STACK = (0, 0)
+PENDING_MAXIMUM = 2 * REQUESTS_MAXIMUM
 SYSCALL_LENGTH = 2
 QUEUED = {entry.upcall for entry in UPCALLS if entry.queued}
 
@@ -51,7 +53,8 @@ class UpcallDelivery:
         self, environment: Environment, upcall: Upcall, arguments: tuple[int, ...], context: Context | None = None
     ) -> None:
         """Queue a request for an environment, or for one context of it; one of the same kind (an event of the same thing)
-        that still waits is replaced or, for counts of pages taken, added to.  Wakes a blocked environment."""
+        that still waits is replaced or, for counts of pages taken, added to.  Wakes a blocked environment.  Of events that
+        nobody takes only so many are kept; the counters in the own page and `block` have them all."""
         if environment.state is not State.ALIVE or not environment.handles(upcall):
             return
         for waiting in environment.pending:
@@ -64,6 +67,8 @@ class UpcallDelivery:
                     arguments = (arguments[0] + waiting.arguments[0],)
                 waiting.arguments = arguments
                 return
+        if len(environment.pending) >= PENDING_MAXIMUM and upcall is Upcall.EVENT:
+            return
         environment.pending.append(PendingUpcall(upcall, arguments, context))
         self._kernel.consider(environment, urgent=upcall is not Upcall.EVENT)
 
@@ -102,6 +107,7 @@ class UpcallDelivery:
         active = 0
         for number in environment.contexts:
             active |= self._kernel.exposed.own_word(environment, exposed.ACTIVE + exposed.CONTEXT_WORDS * number)
+        taker = self._taker(environment, processor)
         for waiting in environment.pending:
             if waiting.context is not None:
                 number, kind = waiting.context.number, 1 << waiting.upcall
@@ -109,8 +115,8 @@ class UpcallDelivery:
                 busy = self._kernel.exposed.own_word(environment, word) & kind
                 if not busy and self._may_take(environment, waiting.context, processor):
                     return waiting, waiting.context
-            elif not active >> waiting.upcall & 1 and (context := self._taker(environment, processor)) is not None:
-                return waiting, context
+            elif taker is not None and not active >> waiting.upcall & 1:
+                return waiting, taker
         return None
 
     def _taker(self, environment: Environment, processor: Processor | None) -> Context | None:
@@ -176,7 +182,10 @@ class UpcallDelivery:
             self._kernel.kill(environment, context, Cause.TOO_MANY_CONTEXTS)
             return None
         try:
-            handler.coroutine = method(number, *arguments)
+            coroutine = method(number, *arguments)
+            if not inspect.iscoroutine(coroutine):
+                raise TypeError("it is not an async method")
+            handler.coroutine = coroutine
         except Exception as error:
             self._kernel.kill(
                 environment, context, Cause.RAISED, f"{type(error).__name__}: {error} (in {upcall.name.lower()})"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from exokernel.abi.errors import Error
 from exokernel.abi.flags import Event, ResumeReason
@@ -18,6 +19,7 @@ from exokernel.machine.costs import FULL_STATE_WORDS, PREDICATE_TERM, SAVE_REGIS
 RAX = int(Register.RAX)
 FULL_STATE = 2 * FULL_STATE_WORDS * SAVE_REGISTER
 """Saving everything, and loading it again."""
+STALE_EVENTS = 1_024
 END_OF_TIME = 1 << 62
 """A later deadline never comes.  The clock jumps no further, and no sum of charges leads from here beyond 64 bits."""
 
@@ -34,6 +36,8 @@ class WaitOver:
 class Waiting(Core):
     """Blocks contexts and ends their waits."""
 
+    _sweep_at = 1_024
+    """So many events in the clock are looked through for those that are over."""
     _looks_around: bool
     """Whether it matters to whoever runs that somebody has become runnable."""
 
@@ -74,6 +78,9 @@ class Waiting(Core):
         environment.stop(context, ContextState.BLOCKED)
         if wait.deadline < END_OF_TIME:
             self.clock.at(wait.deadline, WaitOver(environment.number, context.number, wait))
+            if len(self.clock) > self._sweep_at:
+                self.forget_what_is_over()
+                self._sweep_at = 2 * len(self.clock) + STALE_EVENTS
 
     def end_wait(self, environment: Environment, context: Context) -> None:
         """A context's wait is over without an answer; it is ready."""
@@ -147,6 +154,18 @@ class Waiting(Core):
                 yield f"{who} disk request {wait.value}"
             else:
                 yield f"{who} {wait.event.name.lower()}"
+
+    def forget_what_is_over(self) -> None:
+        """Take the deadlines of waits and requests that have ended out of the clock."""
+        self.clock.keep(self._is_on)
+
+    def _is_on(self, event: Any) -> bool:
+        """Whether a timed event still means something."""
+        if not isinstance(event, WaitOver):
+            return self.revocation.is_on(event)
+        environment = self.environments.get(event.environment)
+        context = environment.contexts.get(event.context) if environment is not None else None
+        return context is not None and context.wait is event.wait
 
     def wait_over(self, event: WaitOver) -> None:
         """A deadline has come; if that very wait is still on, it ends."""

@@ -5,7 +5,7 @@ is the same every time.  An event is plain data; whoever set it knows what it me
 """
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +27,15 @@ class Clock:
         self._sequence += 1
         heapq.heappush(self._events, (cycle, self._sequence, event))
         self.next = self._events[0][0]
+
+    def keep(self, wanted: Callable[[Any], bool]) -> None:
+        """Forget the events that nobody wants any more."""
+        self._events = [entry for entry in self._events if wanted(entry[2])]
+        heapq.heapify(self._events)
+        self.next = self._events[0][0] if self._events else NEVER
+
+    def __len__(self) -> int:
+        return len(self._events)
 
     def waiting(self) -> Iterator[Any]:
         """The events that have not come yet, in no order."""
