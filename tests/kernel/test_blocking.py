@@ -161,3 +161,90 @@ def test_who_waits_for_what_can_never_happen_is_ended_and_the_report_says_for_wh
         assert first.cause is Cause.DEADLOCK
         assert first.detail == "context 0 waits for somebody to wake it"
         assert len(made.kernel.deaths) == 1, "its parent was told, and went on"
+
+
+def test_deadlines_of_waits_that_are_over_do_not_pile_up_nor_make_the_clock_jump() -> None:
+    with machine() as made:
+
+        async def init() -> None:
+            child = await made.guest(
+                "mov r12, 5000\n mov rbx, 0\n again: exo wake, 0\n mov rdx, 0x1000000000000000\n"
+                "exo block, {Event_WOKEN}, rbx, rdx\n mov rbx, rax\n dec r12\n jnz again\n exit 1"
+            )
+            await exo.block(Event.EXIT, child.number)
+            await exo.block(Event.WOKEN, 0)
+
+        made.run(init)
+        assert len(made.kernel.clock) < 3_000
+        assert made.kernel.clock.now < 1 << 40
+        assert [death.cause for death in made.kernel.deaths] == [Cause.DEADLOCK]
+
+
+def test_a_flood_of_events_that_nobody_takes_is_bounded() -> None:
+    source = """
+    exo set_upcall, {Upcall_EVENT}, &handler, 0
+    mov rax, {CRITICAL}
+    mov qword ptr [rax], 1
+    mov r12, 600
+    again: exo create_environment, 8
+    mov rbx, rax
+    exo destroy, rbx
+    dec r12
+    jnz again
+    exit 1
+    handler: hlt
+    """
+    with machine() as made:
+        most: list[int] = []
+
+        async def init() -> None:
+            guest = await made.guest(source)
+            while guest.number in made.kernel.environments:
+                most.append(len(made.environment(guest.number).pending))
+                await exo.yield_()
+            assert await made.end_of(guest) == 1
+
+        made.run(init)
+        assert 0 < max(most) <= 128
+
+
+def test_the_youngest_is_ended_when_nothing_can_happen_and_its_parent_is_told() -> None:
+    with machine() as made:
+
+        async def init() -> None:
+            child = await made.guest("exo set_upcall, {Upcall_CALL}, &entry, 0\n exo serve\n entry: hlt")
+            assert await made.end_of(child) == 128
+
+        made.run(init)
+        assert len(made.kernel.deaths) == 1
+        assert made.kernel.deaths[0].environment != made.kernel.first_environment
+
+
+def test_a_run_until_a_cycle_does_not_go_beyond_it_when_everybody_sleeps() -> None:
+    with machine() as made:
+
+        async def init() -> None:
+            await exo.block(Event.TIME, 0, 1_000_000_000)
+
+        made.kernel.boot_coroutine(init)
+        made.kernel.run(1_000)
+        assert made.kernel.clock.now == 1_000
+
+
+def test_a_method_of_a_library_that_is_not_async_ends_its_environment_with_a_sentence() -> None:
+    class Wrong:
+        def page_fault(self, context: int, va: int, access: int) -> None:
+            return None
+
+    with machine() as made:
+
+        async def init() -> None:
+            guest = await made.guest("mov rax, [0x10]", start=False)
+            await exo.set_library(guest.number, Wrong())
+            await exo.start(guest.number, 0x40_0000, 0x70_1000, 0)
+            assert await made.end_of(guest) == 128
+            death = made.death_of(guest.number)
+            assert death is not None
+            assert "not an async method" in death.detail
+
+        made.run(init)

@@ -14,7 +14,6 @@ from contextlib import suppress
 from typing import Any
 
 import hypothesis.strategies as st
-import pytest
 from hypothesis import given
 
 from exokernel.abi.downcalls import BY_NAME
@@ -317,7 +316,13 @@ class Chance:
             "block": (number(6), pick([0, 1, 2, someone]), self.deadline(now)),
             "block_until": (TABLE + number(63) * ROW, number(1, 4), self.deadline(now)),
             "wake": (someone,),
-            "create_context": (mark["begin"], DATA + 0x400 + 0x100 * context, ROW * number(ROWS), number(2), pick([0, 0, someone])),
+            "create_context": (
+                mark["begin"],
+                DATA + 0x400 + 0x100 * context,
+                ROW * number(ROWS),
+                number(2),
+                pick([0, 0, someone]),
+            ),
             "end_context": (pick([ANY, context, context]),),
             "keep": (context,),
             "resume": (context,),

@@ -379,3 +379,33 @@ def test_a_python_library_is_asked_too() -> None:
         environment = made.environment(guests[0].number)
         assert environment.accounts.overruns == 0
         assert environment.accounts.instructions > 10 * QUANTUM
+
+
+def test_a_limit_from_above_is_not_undone_from_below() -> None:
+    async def init(made: Machine) -> None:
+        parent = await exo.create_environment(300)
+        found: list[Error | None] = []
+
+        async def below(above: int) -> None:
+            await exo.block(Event.WOKEN, 0)
+            try:
+                await exo.set_limits(above, 60, 40)
+                found.append(None)
+            except Refused as refused:
+                found.append(refused.error)
+
+        async def middle() -> None:
+            child = await exo.create_environment(100)
+            await exo.give_capability(child, 0, 15, 1)
+            await exo.start_coroutine(child, below(parent))
+            await exo.block(Event.EXIT, child)
+
+        await exo.start_coroutine(parent, middle())
+        await exo.block(Event.TIME, 0, await exo.time() + 100_000)
+        await exo.set_limits(parent, 1, 0)
+        child = next(number for number, one in made.kernel.environments.items() if one.parent == parent)
+        await exo.wake(child)
+        await made.end_of(parent)
+        assert found == [Error.BAD_ARGUMENT]
+
+    run(init)
