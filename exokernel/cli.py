@@ -394,6 +394,20 @@ def shares(
         demonstration.show(seed, _list_of_numbers("--cpus", cpus), as_json)
 
 
+@demo.command()
+def mix(
+    jobs: Annotated[int, typer.Option(help="How many jobs there are.")] = 35,
+    depth: Annotated[str, typer.Option(help="How many run at a time, one or more numbers.")] = "1,2,5,10,20",
+    seed: Seed = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Run a mix of jobs, so many at a time, two ways."""
+    from exokernel.demos import mix as demonstration
+
+    with _sentences():
+        raise SystemExit(demonstration.show(jobs, _list_of_numbers("--depth", depth), seed, as_json))
+
+
 def main() -> None:
     """The entry of the command `exo`."""
     try:

@@ -8,7 +8,8 @@ from typing import Any
 class ProgramResult:
     """One environment's account.  Cycles include what the kernel did for it; `frames_held` is the most it held at once,
     page tables included; `overruns` are requests to release a processor that it did not meet in time; `evictions`,
-    `swap_in` and `swap_out` (pages) are as its library counted them."""
+    `swap_in` and `swap_out` (pages) are as its library counted them; `began_at` is the cycle in which init began to load
+    it, 0 for a forked child."""
 
     name: str
     environment: int
@@ -30,6 +31,7 @@ class ProgramResult:
     overruns: int = 0
     output: bytes = b""
     death: str = ""
+    began_at: int = 0
 
     def as_json(self) -> dict[str, Any]:
         """For `--json`: the output as text."""

@@ -89,7 +89,8 @@ class ProgramSpec:
 @dataclass(frozen=True)
 class Scenario:
     """`memory` and `disk_size` in bytes; `disk` an image file instead of a disk in memory; `seed` for every random
-    choice; `trace` and `record_references` files to write."""
+    choice; `trace` and `record_references` files to write; `depth` is how many programs run at the same time at most, in
+    their order (0: all)."""
 
     programs: tuple[ProgramSpec, ...]
     memory: int = 16 << 20
@@ -102,6 +103,7 @@ class Scenario:
     quantum: int = 0
     trace: Path | None = None
     record_references: Path | None = None
+    depth: int = 0
     sample_held: int = 0
     """Record frames held every so many cycles; 0: not."""
     stop_on: str = ""
@@ -135,6 +137,8 @@ class Scenario:
             raise ScenarioError(f"--stop-on knows death and upcall, not {self.stop_on}.")
         if not 0 <= self.seed < 1 << 64:
             raise ScenarioError(f"A seed of {self.seed} is too small or too large; it is a whole number below 2^64.")
+        if self.depth < 0:
+            raise ScenarioError("The depth is how many programs run at the same time, and not negative; 0 is all of them.")
         if self.quantum < 0 or self.sample_held < 0:
             raise ScenarioError("A quantum and the time between samples are cycles, and not negative.")
         self._check_settings()
@@ -309,6 +313,7 @@ SCENARIO_SETTINGS: Mapping[str, Callable[[Any], Any]] = {
     "quantum": _whole,
     "trace": _path,
     "record-references": _path,
+    "depth": _whole,
     "sample-held": _whole,
     "stop-on": _text,
     "settings": _numbers,

@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 from exokernel.abi.downcalls import Exo
 from exokernel.abi.errors import Refused
 from exokernel.abi.flags import Event
-from exokernel.abi.layout import PAGE_SIZE, SECTOR_SIZE
+from exokernel.abi.layout import OWN_PAGE, PAGE_SIZE, SECTOR_SIZE
+from exokernel.abi.pages import OwnPage, offset_of
 from exokernel.build import guests
 from exokernel.kernel import calls
 from exokernel.kernel.environment import Environment
@@ -41,6 +42,8 @@ ALLOCATIONS_BETWEEN_COLLECTIONS = 200_000
 CHUNK = 20_000_000
 """Cycles between looks at the progress line."""
 
+_CHILDREN_ENDED = OWN_PAGE + offset_of(OwnPage, "events") + 8 * Event.CHILD
+
 Part = TypeVar("Part")
 
 assert calls.complete()
@@ -56,6 +59,8 @@ class _Loaded:
     coroutine: Coroutine[Any, Any, None] | None = None
     """Of a program in Python that has been brought in: what is to be started."""
     environment: int = 0
+    began: int = 0
+    """When its loading began, in cycles."""
 
 
 class Session:
@@ -185,25 +190,14 @@ class Session:
         )
 
     async def _init(self, programs: list[Program]) -> None:
-        """The first environment: loads every program, starts them together if memory has room for all, else each when it
-        is loaded, since only programs that run give memory back; waits for each."""
+        """The first environment: loads and starts every program, and waits for each."""
         exo = Exo()
+        waiting = list(zip(self._programs, programs, strict=True))
         try:
-            init = Loader(exo)
-            room = self.memory.frames - self.kernel.frames.first
-            together = FRAMES_TO_BEGIN * len(programs) <= room
-            for loaded, program in zip(self._programs, programs, strict=True):
-                if loaded.main is not None:
-                    loaded.environment, loaded.coroutine = await bring_in(exo, loaded.main, program)
-                elif together:
-                    loaded.environment = await init.bring_in(program)
-                else:
-                    loaded.environment = await init.load(program)
-                spec = loaded.spec
-                await self._promise(exo, loaded)
-                self._names[loaded.environment] = spec.title
-                if self._timeline is not None:
-                    self._timeline.name(loaded.environment, spec.title)
+            if self.scenario.depth:
+                await self._start_in_turn(exo, Loader(exo), waiting)
+            else:
+                await self._start_together(exo, Loader(exo), waiting)
         except LoadError as error:
             self._load_error = error
             for loaded in self._programs:
@@ -211,12 +205,52 @@ class Session:
                     loaded.coroutine.close()
             await exo.exit(1)
         for loaded in self._programs:
-            if loaded.coroutine is not None:
-                await exo.start_coroutine(loaded.environment, loaded.coroutine)
-            elif together:
-                await init.start(loaded.environment)
-        for loaded in self._programs:
             await exo.block(Event.EXIT, loaded.environment)
+
+    async def _start_together(self, exo: Exo, init: Loader, waiting: list[tuple[_Loaded, Program]]) -> None:
+        """Start all programs together if memory has room for all, else each when it is loaded, since only programs that
+        run give memory back."""
+        room = self.memory.frames - self.kernel.frames.first
+        together = FRAMES_TO_BEGIN * len(waiting) <= room
+        for loaded, program in waiting:
+            await self._bring_in(exo, init, loaded, program)
+            if not together and loaded.main is None:
+                await self._start(exo, init, loaded)
+        for loaded, _ in waiting:
+            if together or loaded.main is not None:
+                await self._start(exo, init, loaded)
+
+    async def _start_in_turn(self, exo: Exo, init: Loader, waiting: list[tuple[_Loaded, Program]]) -> None:
+        """Start programs in their order, each as soon as fewer than `depth` of those before it are still running."""
+        running: list[_Loaded] = []
+        for loaded, program in waiting:
+            while len(running) >= self.scenario.depth:
+                seen = int.from_bytes(await exo.read(_CHILDREN_ENDED, 8), "little")
+                running = [one for one in running if not await _has_ended(exo, one.environment)]
+                if len(running) >= self.scenario.depth:
+                    await exo.block(Event.CHILD, seen)
+            await self._bring_in(exo, init, loaded, program)
+            await self._start(exo, init, loaded)
+            running.append(loaded)
+
+    async def _bring_in(self, exo: Exo, init: Loader, loaded: _Loaded, program: Program) -> None:
+        loaded.began = self.kernel.clock.now
+        if loaded.main is not None:
+            loaded.environment, loaded.coroutine = await bring_in(exo, loaded.main, program, init.make_environment)
+        else:
+            loaded.environment = await init.bring_in(program)
+        await self._promise(exo, loaded)
+        self._names[loaded.environment] = loaded.spec.title
+        if self._timeline is not None:
+            self._timeline.name(loaded.environment, loaded.spec.title)
+
+    @staticmethod
+    async def _start(exo: Exo, init: Loader, loaded: _Loaded) -> None:
+        if loaded.coroutine is None:
+            await init.start(loaded.environment)
+        else:
+            coroutine, loaded.coroutine = loaded.coroutine, None
+            await exo.start_coroutine(loaded.environment, coroutine)
 
     async def _promise(self, exo: Exo, loaded: _Loaded) -> None:
         """What the scenario promises a program, and bounds it by."""
@@ -348,6 +382,7 @@ class Session:
                     overruns=accounts.overruns,
                     output=bytes(kernel.console.written.get(number, b"")),
                     death=self.deaths.get(number, ""),
+                    began_at=root.began if root is not None and number in named else 0,
                 )
             )
         return Results(
@@ -369,6 +404,14 @@ class Session:
         while number in everybody and number not in named:
             number = everybody[number].parent
         return number
+
+
+async def _has_ended(exo: Exo, child: int) -> bool:
+    try:
+        await exo.block(Event.EXIT, child, 0)
+    except Refused:
+        return False
+    return True
 
 
 def _on_this_computer(option: str, size: int, make: Callable[[int], Part]) -> Part:

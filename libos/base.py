@@ -21,7 +21,7 @@ from typing import ClassVar, Final, NoReturn
 from exokernel.abi.downcalls import REGISTER_WORDS, Exo
 from exokernel.abi.errors import Refused
 from exokernel.abi.flags import Access, Event, TrapReason
-from exokernel.abi.layout import OWN_PAGE, PAGE_SIZE
+from exokernel.abi.layout import OWN_PAGE, PAGE_SHIFT, PAGE_SIZE
 from exokernel.abi.pages import OwnPage, offset_of
 from libos import forking, rpc
 from libos.advice import advise
@@ -31,6 +31,7 @@ from libos.heap import Heap
 from libos.interface import BY_CALL_NUMBER, Function
 from libos.paging import Paging
 from libos.pipes import Pipes
+from libos.protection import Handler, NativeHandler, protect, run_native_handler
 from libos.replacement import Clock, Strategy
 from libos.scheduling import RoundRobin, ThreadStrategy
 from libos.shared import SharedPages
@@ -72,6 +73,8 @@ class LibraryOS(ThreadCalls):
         self.seed = seed
         self.strategy = strategy
         self.scheduler = scheduler
+        self.handler: Handler | None = None
+        """What the program wants called when it does what it has forbidden itself."""
         self.unborn: tuple[int, ...] = ()
         """In a child that has not run yet: the registers it begins with."""
 
@@ -106,12 +109,27 @@ class LibraryOS(ThreadCalls):
         if self.unborn:
             self.born_thread(self.unborn[RSP])
             await forking.be_born(self, context)
+        elif self.paging.forbids(va, access):
+            await self.protection_fault(context, va, access)
         elif self.threads.is_guard(va) or not await self.paging.fault(va, access):
             server, registers = self.server, await self.registers(context) if self.server is not None else ()
             if server is not None and server.is_return(context, va, access, registers):
                 await server.returned(registers[RAX])
             elif not await self.threads.has_returned(context, va):
                 await self.segmentation_fault(context, va, access)
+
+    async def protection_fault(self, context: int, va: int, access: int) -> None:
+        """The program tried what it has forbidden itself: its handler is called, and the access tried again.  It ends the
+        program if there is no handler, or if it is a function of this library that tried it in the program's place."""
+        handler, writing = self.handler, bool(access & Access.WRITE)
+        if isinstance(handler, NativeHandler):
+            with suppress(Refused):
+                registers = await self.registers(context)
+                await run_native_handler(self.exo, context, registers, handler, va, writing)
+                return
+        elif handler is not None and await handler(va, writing):
+            return
+        await self.segmentation_fault(context, va, access)
 
     async def please_release_page(self, context: int, count: int, frame: int, deadline: int) -> None:
         """Give back `count` frames of the strategy's choice, or this very `frame` unless it is ANY."""
@@ -269,6 +287,21 @@ class LibraryOS(ThreadCalls):
         if status == 0 and result:
             await self.exo.write(result, word.to_bytes(8, "little"))
         return status
+
+    async def os_protect(self, context: int, memory: int, size: int, rights: int) -> int:
+        """Say what the program may do with whole pages of its own from now on; 0, or -1 if that makes no sense."""
+        return 0 if await protect(self.paging, memory, size, rights & 0xFFFF_FFFF) else -1
+
+    async def os_on_fault(self, context: int, handler: int) -> None:
+        """Have the function at `handler` called at what os_protect forbids; 0: no longer."""
+        run_handler = (await self.registers(context))[_ARGUMENTS[1]]
+        self.handler = NativeHandler(handler, run_handler) if handler else None
+
+    async def os_dirty(self, context: int, memory: int) -> int:
+        """Whether evicting the page at `memory` would cost a write: 1 or 0; -1 if it is not the program's."""
+        if self.paging.regions.at(memory) is None:
+            return -1
+        return int(await self.paging.is_dirty(memory >> PAGE_SHIFT))
 
     # What the functions share.
 

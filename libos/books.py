@@ -12,12 +12,16 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final
 
+from exokernel.abi.flags import Rights
+from exokernel.abi.layout import PAGE_SHIFT
 from libos.regions import Regions
 from libos.replacement import Strategy
-from libos.startup import RegionKind
+from libos.startup import HIDDEN, RegionKind
 
 LEAF_SHIFT: Final = 9
 """A last-level page table has the entries of 512 pages."""
+READ_WRITE: Final = int(Rights.READ | Rights.WRITE)
+_HIDDEN_PAGES: Final = HIDDEN >> PAGE_SHIFT
 
 
 class Origin(Enum):
@@ -41,13 +45,15 @@ _FIRST: Final = {
 class Page:
     """The row of one page.  `dirty`: written since it equalled its origin, although its page-table entry need not say
     so (an entry that was replaced has forgotten).  `shared`: mapped read-only because another environment may hold the
-    frame.  `recomputable`: the program does not want it written to swap."""
+    frame.  `recomputable`: the program does not want it written to swap.  `allowed`: what the program lets itself do with
+    it, as far as the region's rights go."""
 
     origin: Origin
     frame: int | None = None
     dirty: bool = False
     shared: bool = False
     recomputable: bool = False
+    allowed: int = READ_WRITE
 
 
 @dataclass(slots=True)
@@ -80,6 +86,11 @@ class Books:
         if page is None:
             page = self.pages[number] = Page(_FIRST[self.regions.of(number).kind])
         return page
+
+    def place(self, number: int) -> int:
+        """The page number at which a page is mapped if it is resident: its own, or if it may not be read another."""
+        page = self.pages.get(number)
+        return number if page is None or page.allowed else number + _HIDDEN_PAGES
 
     def admit(self, number: int, frame: int) -> None:
         """The page has been mapped."""

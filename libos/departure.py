@@ -1,7 +1,7 @@
 """How pages leave: chosen by the replacement strategy, written only if they must be, given back when the kernel asks.
 
-A write is begun while the page is still mapped and its frame held; only then is the page taken out of the tables.  So a
-frame that is taken by force at any point has its write under way or stands in the books.
+A page is taken out of the tables first, as another thread may write to it until then, and what the kernel says of its bits
+in the end decides whether it is written.  Until the write is under way the frame stands in the books.
 """
 
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ from exokernel.abi.pages import OwnPage, offset_of
 from libos.books import Books, Origin
 from libos.ending import BROKEN_LIBRARY, end
 from libos.page_tables import Look, dirty_in, frame_in, read_entry
+from libos.pins import Pins
 from libos.taken import TakenRecords
 from libos.transfers import GONE, begin_transfer, let_go, wait_for
 
@@ -34,10 +35,11 @@ class Departure:
 class Departures:
     """Takes pages out of memory.  Everything here runs inside the section."""
 
-    def __init__(self, exo: Exo, books: Books, taken: TakenRecords) -> None:
+    def __init__(self, exo: Exo, books: Books, taken: TakenRecords, pins: Pins) -> None:
         self._exo = exo
         self._books = books
         self._taken = taken
+        self._pins = pins
         self._to_clean: list[int] = []
 
     async def victim(self, look: Look) -> int:
@@ -66,15 +68,16 @@ class Departures:
             del books.cleaning[waited]
             await wait_for(self._exo, waited)
         # Not what the strategy saw: the program may have run since.
-        entry = await read_entry(self._exo, number)
-        if frame_in(entry) != page.frame:
-            await self._taken.settle_missing(number)
-            return None
+        place = books.place(number)
+        entry = await read_entry(self._exo, place)
         frame = page.frame
         assert frame is not None
+        if frame_in(entry) != frame or not await self._pins.pin(frame):
+            await self._taken.settle_missing(number)
+            return None
         # Another thread may write until the page has gone, so only what the kernel says of it then counts.
         try:
-            entry = await self._exo.remove_mapping(number << PAGE_SHIFT)
+            entry = await self._exo.remove_mapping(place << PAGE_SHIFT)
         except Refused as refused:
             if refused.error not in GONE:
                 raise

@@ -45,6 +45,7 @@ async def fork(parent: LibraryOS, context: int) -> int:
     """
     registers = await parent.registers(context)
     await parent.paging.enter()
+    parent.paging.pins.has_children = True
     # No record may be older than what is shared from now on.
     await parent.paging.taken.settle()
     under_way = _Fork(parent)
@@ -198,16 +199,15 @@ class _Fork:
 
     async def _share(self, number: int, page: Page, frame: int) -> bool:
         """Make a resident page read-only on both sides; False if it has been taken."""
-        entry = await read_entry(self._exo, number)
-        if frame_in(entry) != frame:
+        place = self._paging.books.place(number)
+        entry = await read_entry(self._exo, place)
+        if frame_in(entry) != frame or not await self._paging.pins.pin(frame):
             return False
-        va, region = number << PAGE_SHIFT, self._paging.regions.of(number)
+        va, region = place << PAGE_SHIFT, self._paging.regions.of(number)
         # Noted before the entry is replaced, which forgets it.
         page.dirty = page.dirty or dirty_in(entry)
         page.shared = bool(region.rights & Rights.WRITE)
         try:
-            # Before the child holds the frame: a parent may map what its child holds, so afterwards the kernel would not
-            # refuse it to one who has just lost the frame.
             await self._exo.create_mapping(va, frame, Rights.READ)
             await self._exo.share_page(frame, self.child, Sharing.HOLD, _EVERYTHING)
             if self._paging.backed and region.kind.swappable:
@@ -217,6 +217,8 @@ class _Fork:
             if refused.error not in GONE:
                 raise
             return False
+        finally:
+            await self._paging.pins.unpin(frame)
         return True
 
     def _slot(self, number: int) -> int:
@@ -230,6 +232,9 @@ class _Fork:
         while done < len(places):
             if self._between is None:
                 self._between, done = await self._with_room(self._exo.alloc_page), 0
+                if not await self._paging.pins.pin(self._between):
+                    self._between = None
+                    continue
             write, sector = places[done]
             request = await begin_transfer(self._exo, write, sector, SECTORS_PER_PAGE, self._between)
             if request is None:

@@ -9,6 +9,8 @@ applications include and the assembly of the stub, both derived from it.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
 
 from exokernel.abi.layout import LIBRARY_CALL_BASE
 
@@ -180,6 +182,27 @@ _ROWS: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
     ("os_spin_unlock", "void ", ("struct os_spin *lock",), "Let go of a lock from os_spin_lock."),
     ("os_critical_enter", "void ", (), "Until os_critical_leave no other thread takes this one's place."),
     ("os_critical_leave", "void ", (), "The end of a critical section, which may lie in another."),
+    (
+        "os_protect",
+        "int ",
+        ("void *memory", "size_t size", "int rights"),
+        "Say what the program may do with whole pages of its own from now on: OS_NO_ACCESS, OS_READ or OS_READ_WRITE; "
+        "0, or -1 if the range is not whole pages of its own or their region never allows so much, or there is no room.",
+    ),
+    (
+        "os_on_fault",
+        "void ",
+        ("int (*handler)(void *address, int write)",),
+        "Have this function called, on the stack of the thread that faults, at every access that os_protect forbids; the "
+        "access is tried again if it gives anything but 0, and else, or with a null pointer for a handler, ends the program.",
+    ),
+    (
+        "os_dirty",
+        "int ",
+        ("const void *memory",),
+        "Whether the page was written since it was last equal to its place on the disk, which is what evicting it would "
+        "cost: 1 or 0; -1 if it is not the program's.",
+    ),
 )
 FUNCTIONS: tuple[Function, ...] = tuple(Function(number, *row) for number, row in enumerate(_ROWS))
 BY_CALL_NUMBER: dict[int, Function] = {function.call_number: function for function in FUNCTIONS}
@@ -198,10 +221,17 @@ RPC_ERRORS = {
     "OS_RPC_NOBODY": (-1, "the environment called does not exist, or has ended without a reply"),
     "OS_RPC_LATE": (-2, "for 50,000,000 cycles it did not serve, had others to serve, or did not reply"),
 }
-CONSTANTS = ADVICE | ENDS | RPC_ERRORS
-
 SYNCHRONIZATION = {"os_mutex": 4, "os_condition": 4, "os_barrier": 4, "os_spin": 1}
 """Structures of the program's by name, and the words in each."""
+PROTECTION = {
+    "OS_NO_ACCESS": (0, "no access at all"),
+    "OS_READ": (1, "reading alone"),
+    "OS_READ_WRITE": (3, "reading and writing (the default)"),
+}
+ON_FAULT: Final = "os_on_fault"
+"""The function whose stub also tells the library, in rsi, where `run_handler` is."""
+_RUN_HANDLER: Final = Path(__file__).parent / "native" / "run_handler.S"
+CONSTANTS = ADVICE | ENDS | RPC_ERRORS | PROTECTION
 
 
 def c_header() -> str:
@@ -241,13 +271,18 @@ def c_header() -> str:
 
 
 def stub_assembly() -> str:
-    """Assembly of the second implementation of the interface, for a library OS in Python."""
-    lines = ["    .text"]
+    """Assembly of the second implementation of the interface, for a library OS in Python.
+
+    What it has in common with a native library is how a handler of the program is run.
+    """
+    lines = [_RUN_HANDLER.read_text(encoding="utf-8"), "    .text"]
     for function in FUNCTIONS:
         lines += [
+            *(["no_handler:", "    xor %edi, %edi"] if function.name == ON_FAULT else []),
             f"    .globl {function.name}",
             f"    .type {function.name}, @function",
             f"{function.name}:",
+            *(["    lea run_handler(%rip), %rsi"] if function.name == ON_FAULT else []),
             "    mov %rcx, %r10",
             f"    mov ${function.call_number:#x}, %eax",
             "    syscall",

@@ -92,7 +92,7 @@ class Loader:
             raise LoadError(f"{given} is no native library OS: it does not define {NATIVE_ENTRY}; name one that does.")
         environment = 0
         try:
-            environment = await self._make_environment(ANY if program.quota is None else program.quota)
+            environment = await self.make_environment(ANY if program.quota is None else program.quota)
             await self._bring_in(environment, program, linked, planned, entry or 0)
         except Refused as refused:
             if environment:
@@ -188,9 +188,9 @@ class Loader:
             except Refused as refused:
                 await self._wait_for_frames(refused, seen)
 
-    async def _make_environment(self, quota: int) -> int:
+    async def make_environment(self, quota: int = ANY) -> int:
         """A new environment.  Its first page tables must be free at once, so for want of them they are collected one by
-        one, which makes the kernel ask for them, and let go."""
+        one, which makes the kernel ask for them, and let go.  Raises Refused for any other reason."""
         while True:
             try:
                 return await self._exo.create_environment(quota)

@@ -9,6 +9,7 @@ mapped, and a page of zeros is written to at once, so that after a forced taking
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Final, Self
 
 from exokernel.abi.downcalls import Exo
@@ -16,10 +17,11 @@ from exokernel.abi.errors import Error, Refused
 from exokernel.abi.flags import Access, Event, PageBits, Rights
 from exokernel.abi.layout import FRAME_TABLE, OWN_PAGE, PAGE_SHIFT, PAGE_SIZE, SECTORS_PER_PAGE
 from exokernel.abi.pages import FRAME_HOLDER_MASK, FRAME_HOLDERS_SHIFT, OwnPage, offset_of
-from libos.books import Books, Counts, Origin, Page
+from libos.books import READ_WRITE, Books, Counts, Origin, Page
 from libos.departure import Departures
 from libos.ending import BROKEN_LIBRARY, LOST_PAGE, end
-from libos.page_tables import frame_in, read_entry
+from libos.page_tables import dirty_in, frame_in, read_entry
+from libos.pins import Pins
 from libos.regions import Regions
 from libos.replacement import Strategy
 from libos.section import Section
@@ -46,7 +48,8 @@ class Paging:
         self.regions = Regions(start)
         self.books = Books(self.regions, make_strategy(max(1, start.frames or start.pages), start.seed))
         self.taken = TakenRecords(exo, self.books, self.backed)
-        self.departures = Departures(exo, self.books, self.taken)
+        self.pins = Pins(exo)
+        self.departures = Departures(exo, self.books, self.taken, self.pins)
         self.section = Section(exo)
         self.has_threads = False
         """Whether the program may run while one of its pages is being moved."""
@@ -111,16 +114,20 @@ class Paging:
     # Frames.
 
     async def take_frame(self) -> int:
-        """A frame of zeros: a free one within the bound, else after the strategy's victim has left.  Waits for frames
-        if nothing is left to give."""
+        """A frame of zeros, pinned: a free one within the bound, else after the strategy's victim has left.  Waits for
+        frames if nothing is left to give."""
         seen: int | None = None
         while True:
             refused = None
             if not self.limit or len(self.books.resident) < self.limit:
                 try:
-                    return await self.exo.alloc_page()
+                    frame = await self.exo.alloc_page()
                 except Refused as why:
                     refused = why
+                else:
+                    if await self.pins.pin(frame):
+                        return frame
+                    continue
             seen = await self._make_room(refused, seen)
 
     async def map(self, va: int, frame: int, rights: int) -> None:
@@ -166,14 +173,74 @@ class Paging:
         await self._sample_if_due()
         number = va >> PAGE_SHIFT
         page = self.books.page(number)
-        if page.frame is None:
+        if self.forbids(va, access):
+            # Another thread has protected it meanwhile.
+            pass
+        elif page.frame is None:
             await self.bring_in(number, region)
         elif writing and page.shared:
             await self._stop_sharing(number, page, region)
-        elif frame_in(await read_entry(self.exo, number)) != page.frame:
+        elif frame_in(await read_entry(self.exo, self.books.place(number))) != page.frame:
             await self.taken.settle_missing(number)
         await self.leave()
         return True
+
+    def forbids(self, va: int, access: int) -> bool:
+        """Whether this access is one that the program has forbidden itself by os_protect."""
+        page = self.books.pages.get(va >> PAGE_SHIFT)
+        if page is None or page.allowed == READ_WRITE or access & Access.FETCH:
+            return False
+        region = self.regions.at(va)
+        needed = Rights.WRITE if access & Access.WRITE else Rights.READ
+        return region is not None and bool(region.rights & needed & ~page.allowed)
+
+    async def protect(self, number: int, allowed: int) -> None:
+        """Let the program do no more than `allowed` with a page from now on, and no more than its region has; inside the
+        section.
+
+        A page that may not be read is mapped read-only elsewhere, so that its entry can still be looked at.
+        """
+        page, seen = self.books.page(number), None
+        while page.frame is not None and page.allowed != allowed:
+            old, frame = self.books.place(number), page.frame
+            if not await self.pins.pin(frame):
+                await self.taken.settle()
+                continue
+            entry = await read_entry(self.exo, old)
+            if frame_in(entry) != frame:
+                await self.pins.unpin(frame)
+                await self.taken.settle_missing(number)
+                continue
+            # Noted before the entry is replaced, which forgets it; another thread may write until then.
+            writable = bool(self._mapping_rights(number, page) & Rights.WRITE)
+            page.dirty = page.dirty or dirty_in(entry) or (self.has_threads and writable)
+            before, page.allowed = page.allowed, allowed
+            new = self.books.place(number)
+            try:
+                await self.exo.create_mapping(new << PAGE_SHIFT, frame, self._mapping_rights(number, page))
+            except Refused as refused:
+                page.allowed = before
+                await self.pins.unpin(frame)
+                if refused.error in GONE:
+                    await self.taken.settle_missing(number)
+                else:
+                    seen = await self._make_room(refused, seen)
+                continue
+            if new != old:
+                with suppress(Refused):
+                    await self.exo.remove_mapping(old << PAGE_SHIFT)
+            await self.pins.unpin(frame)
+        page.allowed = allowed
+
+    def _mapping_rights(self, number: int, page: Page) -> int:
+        """With which rights the page is mapped where it is mapped now."""
+        rights = self.regions.of(number).rights & (page.allowed or Rights.READ)
+        return rights & ~Rights.WRITE if page.shared else rights
+
+    async def is_dirty(self, number: int) -> bool:
+        """Whether evicting the page now would cost a write."""
+        page = self.books.page(number)
+        return page.frame is not None and (page.dirty or dirty_in(await read_entry(self.exo, self.books.place(number))))
 
     async def _sample_if_due(self) -> None:
         interval = self.books.strategy.sample_every
@@ -197,6 +264,8 @@ class Paging:
             if not await self._fill(page, number, frame) or not await self._place(page, number, region, frame):
                 await let_go(self.exo, frame)
                 await self.taken.settle()
+            else:
+                await self.pins.unpin(frame)
 
     async def _fill(self, page: Page, number: int, frame: int) -> bool:
         """Load what the page has on the disk; False if the frame was taken meanwhile."""
@@ -219,8 +288,9 @@ class Paging:
         self.books.untouched = number
         try:
             await self.name_backing(number, frame)
-            filled = page.origin is not Origin.ZERO
-            await self.map(va, frame, region.rights & ~Rights.WRITE if filled and self.has_threads else region.rights)
+            filled, protected = page.origin is not Origin.ZERO, page.allowed != READ_WRITE
+            withheld = self.has_threads and (filled or (protected and not self.backed))
+            await self.map(va, frame, region.rights & ~Rights.WRITE if withheld else region.rights)
         except Refused as refused:
             if refused.error not in GONE:
                 raise
@@ -228,10 +298,13 @@ class Paging:
         self.books.admit(number, frame)
         if filled:
             await self.exo.clear_page_bits(va, 1, PageBits.DIRTY)
-            if self.has_threads:
-                await self._allow(va, frame, region.rights)
         elif self.backed:
             await self.exo.write_if_mapped(va, b"\0")
+        if withheld and not protected:
+            await self._allow(va, frame, region.rights)
+        elif protected and not withheld:
+            allowed, page.allowed = page.allowed, READ_WRITE
+            await self.protect(number, allowed)
         return True
 
     async def _allow(self, va: int, frame: int, rights: int) -> None:
@@ -254,13 +327,15 @@ class Paging:
         comes in between, the program tries again."""
         await self.taken.settle()
         va, old = number << PAGE_SHIFT, page.frame
-        if old is None:
+        if old is None or not await self.pins.pin(old):
+            await self.taken.settle()
             return
         word = int.from_bytes(await self.exo.read(FRAME_TABLE + 8 * old, 8), "little")
         own_number = int.from_bytes(await self.exo.read(_NUMBER, 8), "little")
         if word >> FRAME_HOLDERS_SHIFT & 0xFF == 1 and word & FRAME_HOLDER_MASK == own_number:
             if await self._remap(va, old, region.rights):
                 page.shared = False
+            await self.pins.unpin(old)
             return
         frame = await self.take_frame()
         contents = await self.exo.read_if_mapped(va, PAGE_SIZE) if page.frame == old else None
@@ -268,10 +343,12 @@ class Paging:
             await let_go(self.exo, frame)
             if page.frame == old:
                 await self._remap(va, old, Rights.READ)
+            await self.pins.unpin(old)
             await self.taken.settle()
             return
         page.frame, page.shared = frame, False
         await let_go(self.exo, old)
+        await self.pins.unpin(frame)
 
     async def _copy_to(self, number: int, frame: int, contents: bytes, rights: int) -> bool:
         """Put a copy of a page into its place; False if the new frame was taken meanwhile."""

@@ -21,6 +21,7 @@ from libos.base import LibraryOS
 from libos.image import LoadError
 from libos.names import load_module
 from libos.plan import Program, swap_sectors
+from libos.protection import PythonHandler
 from libos.startup import Region, RegionKind, StartBlock, StartFlag
 
 HEAP: Final = 0x40_0000
@@ -54,6 +55,19 @@ class LinkedExo(Exo):
     async def os_advise(self, memory: int, size: int, advice: int) -> int:
         """Say what is needed of whole pages in a range (`libos.advice.Advice`); 0, or -1 if that makes no sense."""
         return await self._library.os_advise(_HERE, memory, size, advice)
+
+    async def os_protect(self, memory: int, size: int, rights: int) -> int:
+        """Say what the program may do with whole pages (`libos.protection.Protection`); 0, or -1 if that makes no sense."""
+        return await self._library.os_protect(_HERE, memory, size, rights)
+
+    async def os_on_fault(self, handler: PythonHandler | None) -> None:
+        """Have `handler(address, writing)` awaited at every access that os_protect forbids; the access is tried again if
+        it gives True, and else ends the program."""
+        self._library.handler = handler
+
+    async def os_dirty(self, memory: int) -> int:
+        """Whether evicting the page at `memory` would cost a write: 1 or 0; -1 if it is not the program's."""
+        return await self._library.os_dirty(_HERE, memory)
 
     async def os_map_file(self, name: str) -> tuple[int, int] | None:
         """The address and the size in bytes of a file given to the program; None if there is none of this name."""
@@ -89,11 +103,14 @@ async def load_python_program(exo: Exo, main: Main, program: Program) -> int:
     return environment
 
 
-async def bring_in(exo: Exo, main: Main, program: Program) -> tuple[int, Coroutine[Any, Any, None]]:
+async def bring_in(
+    exo: Exo, main: Main, program: Program, make_environment: Callable[[int], Awaitable[int]] | None = None
+) -> tuple[int, Coroutine[Any, Any, None]]:
     """Make an environment for `main` over `program.python_library`; gives its number and what is to be started in it.
 
-    Of `program` the image and the libraries are of no use here.  The caller holds the files, which are lent.  Raises
-    LoadError if the library is none in Python, or memory or swap space do not suffice.
+    Of `program` the image and the libraries are of no use here.  The caller holds the files, which are lent.
+    `make_environment` takes a quota, as the down-call does, and may wait for frames.  Raises LoadError if the library is
+    none in Python, or memory or swap space do not suffice.
     """
     library = program.python_library
     if not isinstance(library, LibraryOS):
@@ -101,7 +118,7 @@ async def bring_in(exo: Exo, main: Main, program: Program) -> tuple[int, Corouti
     start = _start_block(program)
     environment = 0
     try:
-        environment = await exo.create_environment(ANY if program.quota is None else program.quota)
+        environment = await (make_environment or exo.create_environment)(ANY if program.quota is None else program.quota)
         sector = await exo.alloc_sectors(swap_sectors(start))
         start = start.at_swap(sector)
         await exo.share_sectors(sector, environment, Sharing.HOLD, _EVERYTHING)

@@ -71,6 +71,10 @@ class StartFlag(IntFlag):
 
 NO_FLAGS: Final = StartFlag(0)
 
+HIDDEN: Final = 1 << 38
+"""A resident page that the program may not even read is mapped, read-only, so many bytes above its place: no page table
+can withhold reading from what is mapped."""
+
 SHARED_SLOT: Final = 1
 """The place on the key ring of the capability by which shared frames and files may be used; a child is given it too."""
 
@@ -251,6 +255,7 @@ def c_header() -> str:
         f"#define START_VERSION {VERSION}",
         f"#define START_REGIONS {REGIONS}",
         f"#define START_SHARED_SLOT {SHARED_SLOT}",
+        f"#define START_HIDDEN {HIDDEN:#x}ull",
     ]
     lines += [f"#define START_{flag.name} {flag.value}" for flag in StartFlag]
     lines += [f"#define REGION_{kind.name} {kind.value}" for kind in RegionKind]

@@ -54,7 +54,7 @@ class TakenRecords:
         number = record.va >> PAGE_SHIFT
         page = self._books.resident.get(number)
         if page is None or page.frame != record.frame:
-            # The mapping may have gone before the frame; then the record has no address.
+            # The mapping may have gone before the frame, or have been that of a hidden page: look for the frame.
             number = next((n for n, row in self._books.resident.items() if row.frame == record.frame), -1)
         page = self._books.resident.get(number)
         if page is not None and page.frame == record.frame and page.shared:
@@ -65,7 +65,7 @@ class TakenRecords:
 
     async def _unmap(self, number: int) -> None:
         with suppress(Refused):
-            await self._exo.remove_mapping(number << PAGE_SHIFT)
+            await self._exo.remove_mapping(self._books.place(number) << PAGE_SHIFT)
 
     async def _settle_without_record(self, number: int) -> None:
         if await self._is_missing(number):
@@ -73,7 +73,7 @@ class TakenRecords:
 
     async def _is_missing(self, number: int) -> bool:
         page = self._books.resident.get(number)
-        return page is not None and frame_in(await read_entry(self._exo, number)) != page.frame
+        return page is not None and frame_in(await read_entry(self._exo, self._books.place(number))) != page.frame
 
     def _forget(self, number: int, state: Taken) -> None:
         page = self._books.resident[number]

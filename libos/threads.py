@@ -306,6 +306,9 @@ class Threads:
                 await self._dispatch(now)
 
         async def fault(va: int, access: int) -> None:
+            if self._library.paging.forbids(va, access):
+                # The program's handler cannot run: the thread's context is inside a call, or in a fault of its own.
+                await self._library.segmentation_fault(thread.context, va, access)
             await self._page_fault(thread.context, va, access)
 
         await watched(handler(), before_waiting, fault if self._begun else None)

@@ -52,13 +52,13 @@ WAYS = (
 )
 
 
-def text(seed: int) -> str:
-    """Words of a made-up language, as frequent as words are (Zipf's law), about 400 KiB."""
+def text(seed: int, words: int = WORDS) -> str:
+    """Words of a made-up language, as frequent as words are (Zipf's law), about 400 KiB of them unless told."""
     source = random.Random(seed)
     letters = "abcdefghijklmnopqrstuvwxyz"
     vocabulary = ["".join(source.choices(letters, k=source.randint(2, 10))) for _ in range(VOCABULARY)]
     weights = [1 / rank for rank in range(1, VOCABULARY + 1)]
-    return " ".join(source.choices(vocabulary, weights, k=WORDS))
+    return " ".join(source.choices(vocabulary, weights, k=words))
 
 
 def scenario(way: Way, seed: int, file: Path) -> Scenario:

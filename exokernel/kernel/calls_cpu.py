@@ -77,7 +77,7 @@ def yield_(kernel: Kernel, caller: Environment, context: Context, env: Environme
     kept = not kernel.upcalls.resume_cpu(caller, context, ResumeReason.YIELDED, 0)
     if kept and context.machine is not None:
         kernel.charge(caller, FULL_STATE)
-    if env is not caller and kernel.could_run(env):
+    if env is not caller and kernel.could_run(env, caller):
         kernel.hand_over(env)
     else:
         kernel.give_up_slice()

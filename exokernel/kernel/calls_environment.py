@@ -134,7 +134,8 @@ def exit_(kernel: Kernel, caller: Environment, context: Context, status: int) ->
 def set_quota(kernel: Kernel, caller: Environment, context: Context, env: Environment, quota: int, guarantee: int) -> int:
     """How many frames an environment may hold, and how many of them are promised."""
     require_control(caller, env)
-    if env is caller or quota > caller.quota or guarantee > quota:
+    family = (caller, *(one for one in caller.lineage if one.state is not State.DEAD))
+    if env in family or quota > min(one.quota for one in family) or guarantee > quota:
         raise Refusal(Error.BAD_ARGUMENT)
     promised = sum(other.guarantee for other in kernel.environments.values() if other is not env)
     if promised + guarantee > kernel.memory.frames - kernel.frames.first:

@@ -96,6 +96,9 @@ def _ended(kernel: Kernel, environment: Environment, context: Context) -> None:
     del environment.contexts[context.number]
     if context.upcall is not None:
         kernel.upcalls.handler_ended(environment, context)
-        kernel.consider(environment)
+        if environment.contexts:
+            kernel.consider(environment)
+        else:
+            kernel.end(environment, 0)
     elif not environment.contexts or context.number == 0:
         kernel.end(environment, 0)

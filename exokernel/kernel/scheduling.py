@@ -121,10 +121,10 @@ class Scheduling(Lifecycle):
         processor.position = (processor.position + 1) % SLICES
         return owner
 
-    def could_run(self, environment: Environment) -> bool:
-        """Whether a processor would be of use to an environment now."""
+    def could_run(self, environment: Environment, payer: Environment | None = None) -> bool:
+        """Whether a processor would be of use to an environment now; `payer`, by default itself, pays for looking."""
         if environment.watching:
-            self.look_at_predicates(environment)
+            self.look_at_predicates(environment, payer or environment)
         ready = environment.ready
         if ready and ready[-1].processor is None:
             return True

@@ -121,9 +121,9 @@ class Waiting(Core):
         if not waiting and event is not Event.CHILD:
             self.upcalls.request(environment, Upcall.EVENT, (event, value, status))
 
-    def look_at_predicates(self, environment: Environment) -> None:
+    def look_at_predicates(self, environment: Environment, payer: Environment) -> None:
         """End the waits for a predicate that holds, or that has lost a page."""
-        self.charge(environment, environment.watching * PREDICATE_TERM)
+        self.charge(payer, environment.watching * PREDICATE_TERM)
         for context in list(environment.contexts.values()):
             if context.wait is not None and context.wait.predicate is not None:
                 try:

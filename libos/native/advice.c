@@ -13,7 +13,7 @@ static struct start_region *anonymous_at(uint64_t va) {
 }
 
 static void discard(uint32_t page) {
-    uint8_t kept = page_state[page] & PAGE_RECOMPUTABLE;
+    uint8_t kept = page_state[page] & PAGE_STAYS;
     if (PLACE(page_state[page]) == PLACE_RESIDENT) {
         uint64_t entry = page_entry(page);
         absent(page, PLACE_ZERO | kept);
@@ -33,7 +33,7 @@ int64_t advise(uint64_t begin, uint64_t past, uint64_t advice) {
     for (uint64_t va = begin; va < past; va += EXO_PAGE_SIZE) {
         const struct start_region *region = anonymous_at(va);
         uint32_t page = (uint32_t)(region->first_page + (va - region->va) / EXO_PAGE_SIZE);
-        if (page_state[page] & PAGE_BUSY) {
+        if (is_busy(page_state[page])) {
             leave();
             return ADVISE_AGAIN;
         }

@@ -11,6 +11,8 @@ void enter(void) {
     critical_up();
     if (threading)
         lock_pager();
+    if (newborn)
+        begin_anew();
     settle_taken();
 }
 
@@ -31,7 +33,7 @@ void leave(void) {
     }
 }
 
-static _Noreturn void segmentation_fault(uint64_t va, uint64_t access, const struct interrupted *at) {
+_Noreturn void segmentation_fault(uint64_t va, uint64_t access, const struct interrupted *at) {
     say("segmentation fault at ");
     say_hex(va);
     say(access & EXO_ACCESS_FETCH ? " (execute)" : access & EXO_ACCESS_WRITE ? " (write)" : " (read)");
@@ -41,6 +43,17 @@ static _Noreturn void segmentation_fault(uint64_t va, uint64_t access, const str
     end(END_SEGMENT);
 }
 
+/* The page of an access that its region allows; anything else is the program's end. */
+static uint32_t page_for(uint64_t va, uint64_t access, const struct interrupted *at) {
+    const struct start_region *region = region_at(va);
+    uint64_t forbidden = EXO_ACCESS_FETCH;
+    if (region && !(region->rights & EXO_RIGHTS_WRITE))
+        forbidden |= EXO_ACCESS_WRITE;
+    if (!region || region->kind < REGION_DATA || access & forbidden)
+        segmentation_fault(va, access, at);
+    return (uint32_t)(region->first_page + (va - region->va) / EXO_PAGE_SIZE);
+}
+
 /* Gives 1 if the page is on its way already, so that the thread has to wait for it. */
 int64_t handle_page_fault(uint64_t va, uint64_t access, uint64_t unused, struct interrupted *at) {
     (void)unused;
@@ -48,7 +61,7 @@ int64_t handle_page_fault(uint64_t va, uint64_t access, uint64_t unused, struct 
         at->rip = (uint64_t)absent_entry;
         return 0;
     }
-    if (at->rip == (uint64_t)zero_words_at || at->rip == (uint64_t)copy_page_at || at->rip == (uint64_t)load_word_at) {
+    if (at->rip == (uint64_t)zero_words_at || at->rip == (uint64_t)copy_words_at || at->rip == (uint64_t)load_word_at) {
         at->rip = (uint64_t)absent_page;
         return 0;
     }
@@ -57,17 +70,22 @@ int64_t handle_page_fault(uint64_t va, uint64_t access, uint64_t unused, struct 
         segmentation_fault(va, access, at);
     }
     enter();
-    struct start_region *region = region_at(va);
+    uint32_t page = page_for(va, access, at);
+    if (page_state[page] & PAGE_PROTECTED && withheld(page, access)) {
+        uint64_t stack = call_handler(va, access, at);
+        if (!stack) {
+            leave();
+            return 0;
+        }
+        access = EXO_ACCESS_WRITE;
+        page = page_for(stack, access, at);
+        if (page_state[page] & PAGE_PROTECTED && withheld(page, access))
+            segmentation_fault(stack, access, at);
+    }
     int write = (access & EXO_ACCESS_WRITE) != 0;
-    uint64_t forbidden = EXO_ACCESS_FETCH;
-    if (region && !(region->rights & EXO_RIGHTS_WRITE))
-        forbidden |= EXO_ACCESS_WRITE;
-    if (!region || region->kind < REGION_DATA || access & forbidden)
-        segmentation_fault(va, access, at);
-    uint32_t page = (uint32_t)(region->first_page + (va - region->va) / EXO_PAGE_SIZE);
     if (!(access & EXO_ACCESS_PRESENT))
         settle_missing(page);
-    if (page_state[page] & PAGE_BUSY) {
+    if (is_busy(page_state[page])) {
         this_thread()->key = (uint64_t)&page_state[page];
         leave();
         return 1;

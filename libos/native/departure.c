@@ -1,7 +1,8 @@
 /* How pages go: chosen by the pager, written only if they must be, and given back when the kernel asks.
  *
- * A write is begun while the page is still mapped and held, and only then is the page taken out of the tables; so a
- * frame that is taken by force at any point has either its write under way or its backing named.
+ * A page is taken out of the tables first, as another processor may write to it until then, and what the kernel says of
+ * its bits in the end decides whether it is written.  It is held until the write has ended; a frame that is taken by force
+ * before the write is under way is saved by the kernel if its backing is named.
  */
 #include "library.h"
 
@@ -20,12 +21,14 @@ static void clear_run(void) {
     give_way();
 }
 
+/* A hidden page has not been used, and what was written before is in its state: the place it is mapped at instead need
+ * not be looked for. */
 int page_accessed(uint32_t page) {
-    return (page_entry(page) & (EXO_PAGE_BITS_ACCESSED | EXO_PAGE_BITS_ACCESSED_BEFORE)) != 0;
+    return (entry_at(page_address(page)) & (EXO_PAGE_BITS_ACCESSED | EXO_PAGE_BITS_ACCESSED_BEFORE)) != 0;
 }
 
 int page_dirty(uint32_t page) {
-    return page_state[page] & PAGE_DIRTY || page_entry(page) & EXO_PAGE_BITS_DIRTY;
+    return page_state[page] & PAGE_DIRTY || entry_at(page_address(page)) & EXO_PAGE_BITS_DIRTY;
 }
 
 void page_clear_accessed(uint32_t page) {
@@ -58,8 +61,8 @@ uint32_t choose_victim(void) {
 /* Takes a resident page out of memory; gives 0 if it turns out to have been taken already. */
 int depart(uint32_t page, struct departure *departure) {
     volatile struct exo_own_page *own = EXO_OWN;
-    uint64_t va = page_address(page), entry = page_entry(page);
-    uint8_t state = page_state[page], kept = state & PAGE_RECOMPUTABLE;
+    uint64_t va = mapped_address(page), entry = entry_at(va);
+    uint8_t state = page_state[page], kept = state & PAGE_STAYS;
     departure->page = page;
     departure->frame = (uint32_t)ENTRY_FRAME(entry);
     departure->request = NO_REQUEST;
@@ -67,10 +70,15 @@ int depart(uint32_t page, struct departure *departure) {
         settle_missing(page);
         return 0;
     }
+    int64_t bits = exo_remove_mapping(va, EXO_SELF);
+    if (bits < 0) {
+        settle_missing(page);
+        return 0;
+    }
     uint8_t place = state & PAGE_COPY ? PLACE_SWAP | PAGE_COPY : swappable(region_of(page)) ? PLACE_ZERO : PLACE_FILE;
     if (state & PAGE_RECOMPUTABLE) {
         place = PLACE_ZERO;
-    } else if (state & PAGE_DIRTY || entry & EXO_PAGE_BITS_DIRTY) {
+    } else if (state & PAGE_DIRTY || bits & EXO_PAGE_BITS_DIRTY) {
         departure->request = begin_write(departure->frame, swap_sector(page));
         if (departure->request < 0) {
             settle_missing(page);
@@ -79,7 +87,6 @@ int depart(uint32_t page, struct departure *departure) {
         own->swap_out++;
         place = PLACE_SWAP | PAGE_COPY;
     }
-    exo_remove_mapping(va, EXO_SELF);
     absent(page, place | kept | PAGE_BUSY);
     own->evictions++;
     give_way();

@@ -168,10 +168,10 @@ os_fork:
     rep stosq
     ret
 
-    HIDDEN copy_page
-    mov $EXO_PAGE_SIZE / 8, %ecx
+    HIDDEN copy_words
+    mov %rdx, %rcx
     xor %eax, %eax
-    HIDDEN copy_page_at
+    HIDDEN copy_words_at
     rep movsq
     ret
     HIDDEN absent_page

@@ -5,7 +5,8 @@
  * extent are copied to the child's own.  Shared text is mapped by the capability in START_SHARED_SLOT, which the
  * child is given.
  *
- * The child differs from its copy only in what fork_begin changes.
+ * The child differs from its copy only in what begin_anew changes.  It may be asked for frames as soon as it has been
+ * started, so its up-calls are set before, and whichever of them or fork_begin comes first makes it begin anew.
  *
  * A program that has begun threads cannot be forked.
  *
@@ -15,16 +16,19 @@
 #include "library.h"
 
 #define PRIVATE_MAXIMUM 64
-#define PATIENCE 50000000
+#define PATIENCE 20000000
 #define FIRST_TABLES 5
 #define READ_WRITE (EXO_RIGHTS_READ | EXO_RIGHTS_WRITE)
 #define EVERYTHING (READ_WRITE | EXO_RIGHTS_CONTROL)
 
+int newborn;
 static uint64_t child;
 static uint64_t child_swap;
 static uint32_t next_page;
+static uint64_t deadline;
 
-/* Gives back one frame whose page is not the child's yet, or waits for somebody else to; -1 if that is hopeless. */
+/* Gives back one frame whose page is not the child's yet, or waits for somebody else to; -1 if that is hopeless.  The
+ * patience is for all of a fork: where several starve, frames come free and are gone again all the time. */
 static int make_room(int64_t refusal, uint64_t seen) {
     if (refusal != EXO_NO_FRAME)
         return -1;
@@ -36,7 +40,10 @@ static int make_room(int64_t refusal, uint64_t seen) {
             return 0;
         }
     }
-    return cpu_block(EXO_EVENT_FRAMES, seen, (uint64_t)exo_time() + PATIENCE) < 0 ? -1 : 0;
+    uint64_t now = (uint64_t)exo_time();
+    if (!deadline)
+        deadline = now + PATIENCE;
+    return now >= deadline || cpu_block(EXO_EVENT_FRAMES, seen, deadline) < 0 ? -1 : 0;
 }
 
 /* A frame that `environment` holds and that is never taken, or a refusal. */
@@ -83,7 +90,7 @@ static int map_for_child(uint64_t va, uint64_t frame, uint64_t rights) {
 }
 
 static int copy_into(uint32_t frame, uint64_t va) {
-    int copied = map(start->window, frame, READ_WRITE) < 0 ? -1 : copy_page(start->window, va);
+    int copied = map(start->window, frame, READ_WRITE) < 0 ? -1 : copy_words(start->window, va, EXO_PAGE_SIZE / 8);
     exo_remove_mapping(start->window, EXO_SELF);
     return copied;
 }
@@ -96,7 +103,7 @@ static uint64_t swap_place(uint32_t page) {
 /* Shares the frame of a page, which is pinned meanwhile. */
 static int share_resident(uint32_t page, uint64_t entry) {
     const struct start_region *region = region_of(page);
-    uint64_t va = page_address(page), frame = ENTRY_FRAME(entry);
+    uint64_t va = mapped_address(page), frame = ENTRY_FRAME(entry);
     if (exo_share_page(frame, child, EXO_SHARING_HOLD, EVERYTHING) < 0)
         return -1;
     if (registers_backing() && swappable(region) && exo_set_backing(frame, swap_place(page), child) < 0)
@@ -195,9 +202,14 @@ static int give_everything(uint64_t stack_pointer) {
         return -1;
     if (give_shared() < 0 || give_shared_pages() < 0 || give_pages() < 0)
         return -1;
-    for (uint32_t i = 0; i < count; i++)
-        if (copy_into((uint32_t)frames[i], addresses[i]) < 0)
-            return -1;
+    newborn = 1;
+    int copied = 0;
+    for (uint32_t i = 0; i < count && copied == 0; i++)
+        copied = copy_into((uint32_t)frames[i], addresses[i]);
+    newborn = 0;
+    if (copied < 0)
+        return -1;
+    become_ready(child);
     return exo_start(child, (uint64_t)fork_entry, library_stack_top, stack_pointer) < 0 ? -1 : 0;
 }
 
@@ -209,6 +221,7 @@ int64_t fork_environment(uint64_t stack_pointer) {
     enter();
     controls_children = 1;
     next_page = 0;
+    deadline = 0;
     int64_t sectors = start->swap_pages ? exo_alloc_sectors(start->swap_pages * EXO_SECTORS_PER_PAGE, EXO_ANY) : 0;
     int64_t environment = sectors < 0 ? -1 : make_environment();
     if (environment >= 0) {
@@ -225,16 +238,20 @@ int64_t fork_environment(uint64_t stack_pointer) {
     return result;
 }
 
-/* The child's side: its own swap extent has copies only of the pages that were not resident. */
-void fork_begin(void) {
-    EXO_OWN->contexts[0].critical = 1;
+/* The child's side, before it does anything with its pages: its own swap extent has copies only of those that were not
+ * resident. */
+void begin_anew(void) {
+    newborn = 0;
     forget_records();
     start->swap_sector = child_swap;
     controls_children = 0;
-    become_ready();
     for (uint32_t page = 0; page < start->pages; page++)
         if (PLACE(page_state[page]) == PLACE_RESIDENT && swappable(region_of(page)))
             page_state[page] = (uint8_t)((page_state[page] & ~PAGE_COPY) | PAGE_DIRTY);
+}
+
+void fork_begin(void) {
+    enter();
     leave();
 }
 

@@ -4,7 +4,7 @@
  *
  *   - All of the library's memory is resident and reserved, so up-call handlers and everything between enter() and
  *     leave() run without page faults.  They run on the library's own stack and touch the program's memory only through
- *     zero_words, copy_page and load_entry, which survive a page that has just been taken by force.
+ *     zero_words, copy_words and load_entry, which survive a page that has just been taken by force.
  *   - Whatever touches the state of pages runs between enter() and leave().  A request that comes meanwhile is honoured
  *     by leave().  Other threads may come in between wherever wait_for waits; the pages in hand then are BUSY.
  *   - The kernel may take any frame of the program at any instruction.  A refusal (EXO_DENIED, EXO_NO_SUCH_FRAME) of a
@@ -32,9 +32,15 @@ enum place { PLACE_ZERO, PLACE_SWAP, PLACE_FILE, PLACE_RESIDENT, PLACE_LOST };
 #define PLACE(state) ((enum place)((state) & 7))
 #define PAGE_COPY 0x08         /* its place in the swap extent has what the page had when it was last clean */
 #define PAGE_DIRTY 0x10        /* written since, although the page-table entry may not show it */
-#define PAGE_COW 0x20          /* mapped read-only because its frame may have another holder */
+#define PAGE_COW 0x20          /* of a resident page: mapped read-only because its frame may have another holder */
+#define PAGE_BUSY 0x20         /* of a page that is not: on its way in or out, and whoever needs it waits */
 #define PAGE_RECOMPUTABLE 0x40 /* never written to swap */
-#define PAGE_BUSY 0x80         /* on its way in or out: whoever needs it waits */
+#define PAGE_PROTECTED 0x80    /* the program may do less with it than its region allows */
+#define PAGE_STAYS (PAGE_RECOMPUTABLE | PAGE_PROTECTED) /* what is true of a page wherever it is */
+
+static inline int is_busy(uint8_t state) {
+    return PLACE(state) != PLACE_RESIDENT && state & PAGE_BUSY;
+}
 
 /* What an up-call interrupted. */
 struct interrupted {
@@ -53,17 +59,17 @@ void entry_page_fault(void), entry_please_release_page(void), entry_pages_taken(
 void entry_event(void);
 void fork_entry(void);
 int64_t on_library_stack(void *function, uint64_t a, uint64_t b, uint64_t c);
-extern const char load_entry_at[], zero_words_at[], copy_page_at[], absent_entry[], absent_page[];
+extern const char load_entry_at[], zero_words_at[], copy_words_at[], absent_entry[], absent_page[];
 uint64_t load_entry(uint64_t address);             /* the page-table entry there, 0 if there is no table */
 int zero_words(uint64_t va, uint64_t words);       /* 0, or -1 if the page has gone */
-int copy_page(uint64_t to, uint64_t from);         /* 0, or -1 if a page has gone */
+int copy_words(uint64_t to, uint64_t from, uint64_t words); /* 0, or -1 if a page has gone */
 void *memset(void *to, int byte, size_t size);
 
 /* startup.c */
 extern struct start_block *start;
 extern uint64_t library_stack_top;
 void library_begin(struct start_block *block);
-void become_ready(void);
+void become_ready(uint64_t environment);
 void *library_memory(size_t size);
 void *more_library_memory(size_t size);
 uint64_t library_stack_page(void);
@@ -72,6 +78,7 @@ uint32_t private_pages(uint64_t *addresses, uint32_t room);
 /* critical.c */
 void enter(void);
 void leave(void);
+_Noreturn void segmentation_fault(uint64_t va, uint64_t access, const struct interrupted *at);
 int64_t handle_page_fault(uint64_t va, uint64_t access, uint64_t unused, struct interrupted *at);
 void handle_please_release_page(uint64_t count, uint64_t frame, uint64_t deadline);
 void handle_pages_taken(uint64_t count);
@@ -81,6 +88,8 @@ void handle_trap(uint64_t reason, uint64_t code, uint64_t detail, const struct i
 struct start_region *region_at(uint64_t va);
 struct start_region *region_of(uint32_t page);
 uint64_t page_address(uint32_t page);
+uint64_t mapped_address(uint32_t page); /* where it is mapped if it is resident */
+uint64_t entry_at(uint64_t va);
 uint64_t page_entry(uint32_t page);
 int swappable(const struct start_region *region);
 
@@ -119,6 +128,8 @@ void forget_records(void);
 
 /* fork.c */
 int64_t fork_environment(uint64_t stack_pointer);
+extern int newborn;
+void begin_anew(void);
 void fork_begin(void);
 void break_sharing(uint32_t page);
 
@@ -134,6 +145,16 @@ int give_pipes(uint64_t child);
 
 /* advice.c */
 int64_t advise(uint64_t begin, uint64_t past, uint64_t advice);
+
+/* protection.c */
+int is_hidden(uint32_t page);
+int withheld(uint32_t page, uint64_t access);
+uint64_t rights_of(uint32_t page, const struct start_region *region);
+uint64_t call_handler(uint64_t va, uint64_t access, struct interrupted *at);
+void no_handler(void);
+
+/* run_handler.S */
+void run_handler(void);
 
 /* console.c */
 void say(const char *text);

@@ -120,6 +120,14 @@ int64_t map(uint64_t va, uint32_t frame, uint64_t rights) {
     }
 }
 
+/* Puts zeros into a frame before it has a place in the program; gives 0, or -1 if the frame has been taken. */
+static int zero_frame(uint32_t frame) {
+    int gone = map(start->window, frame, EXO_RIGHTS_READ | EXO_RIGHTS_WRITE) < 0 ||
+               zero_words(start->window, EXO_PAGE_SIZE / 8) < 0;
+    exo_remove_mapping(start->window, EXO_SELF);
+    return gone ? -1 : 0;
+}
+
 /* Puts what lies on the disk into a frame; gives 0, or -1 if the frame has been taken. */
 static int fill(uint32_t page, const struct start_region *region, uint32_t frame, int zeroed) {
     uint64_t sector = swap_sector(page), sectors = EXO_SECTORS_PER_PAGE;
@@ -128,13 +136,8 @@ static int fill(uint32_t page, const struct start_region *region, uint32_t frame
         uint64_t all = (region->size + EXO_SECTOR_SIZE - 1) / EXO_SECTOR_SIZE;
         sector = region->sector + first;
         sectors = all - first < sectors ? all - first : sectors;
-        if (sectors < EXO_SECTORS_PER_PAGE && !zeroed) {
-            int gone = map(start->window, frame, EXO_RIGHTS_READ | EXO_RIGHTS_WRITE) < 0 ||
-                       zero_words(start->window, EXO_PAGE_SIZE / 8) < 0;
-            exo_remove_mapping(start->window, EXO_SELF);
-            if (gone)
-                return -1;
-        }
+        if (sectors < EXO_SECTORS_PER_PAGE && !zeroed && zero_frame(frame) < 0)
+            return -1;
     } else {
         EXO_OWN->swap_in++;
     }
@@ -151,14 +154,35 @@ static int is_empty(uint32_t page) {
     return PLACE(page_state[page]) == PLACE_ZERO;
 }
 
+/* Whether somebody else may store to the page as soon as it is mapped, or somebody may who should not. */
+static int guarded(uint32_t page) {
+    return threading || page_state[page] & PAGE_PROTECTED;
+}
+
+/* Maps such a page, which has its contents.  Nobody can write before it is known for clean, nor afterwards if it is
+ * protected. */
+static int64_t map_guarded(uint32_t page, uint64_t va, uint32_t frame, uint64_t rights, int zeroed) {
+    if (is_empty(page) && zeroed)
+        return map(va, frame, rights);
+    int64_t refusal = map(va, frame, EXO_RIGHTS_READ);
+    if (refusal < 0)
+        return refusal;
+    exo_clear_page_bits(va, 1, EXO_PAGE_BITS_DIRTY);
+    return rights == EXO_RIGHTS_READ ? 0 : map(va, frame, rights);
+}
+
 /* One attempt; gives 0, or -1 if the frame was taken meanwhile. */
 static int bring_into(uint32_t page, uint32_t frame, int zeroed, int write) {
     const struct start_region *region = region_of(page);
     uint64_t va = page_address(page);
     if (!is_empty(page) && fill(page, region, frame, zeroed) < 0)
         return -1;
+    if (is_empty(page) && guarded(page) && (!zeroed || registers_backing()) && zero_frame(frame) < 0)
+        return -1;
     if (swappable(region) && name_backing(page, frame) < 0)
         return -1;
+    if (guarded(page))
+        return map_guarded(page, va, frame, rights_of(page, region), zeroed) < 0 ? -1 : 0;
     if (map(va, frame, region->rights) < 0)
         return -1;
     if (is_empty(page) && !zeroed) {
@@ -192,8 +216,8 @@ void bring_in(uint32_t page, int write) {
         settle_taken();
         frame = take_frame(&zeroed);
     }
-    page_state[page] = (uint8_t)(PLACE_RESIDENT | (page_state[page] & (PAGE_COPY | PAGE_RECOMPUTABLE)));
     coming--;
+    page_state[page] = (uint8_t)(PLACE_RESIDENT | (page_state[page] & (PAGE_COPY | PAGE_STAYS)));
     resident++;
     pager_admit(page);
     unpin(frame);

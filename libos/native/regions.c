@@ -9,26 +9,45 @@
 static volatile uint64_t heap_break;
 static uint64_t mapped_files;
 
+/* The pageable region that was found last; most often it is looked for again.  Read once, as another thread may find
+ * another meanwhile. */
+static struct start_region *volatile last;
+
+static int contains(const struct start_region *region, uint64_t va) {
+    return va - region->va < region->pages * EXO_PAGE_SIZE;
+}
+
+/* Whether an address in a region is the program's by now. */
+static int handed_out(const struct start_region *region, uint64_t va) {
+    if (region->kind == REGION_HEAP)
+        return va < region->va + heap_break;
+    return region->kind != REGION_FILE || mapped_files >> (region - start->regions) & 1;
+}
+
 /* The region of an address that is the program's; a null pointer if it is nobody's. */
 struct start_region *region_at(uint64_t va) {
+    struct start_region *found = last;
+    if (found && contains(found, va))
+        return handed_out(found, va) ? found : NULL;
     for (uint64_t i = 0; i < start->region_count; i++) {
         struct start_region *region = &start->regions[i];
-        if (va - region->va >= region->pages * EXO_PAGE_SIZE)
+        if (!contains(region, va))
             continue;
-        if (region->kind == REGION_HEAP && va >= region->va + heap_break)
-            return NULL;
-        if (region->kind == REGION_FILE && !(mapped_files >> i & 1))
-            return NULL;
-        return region;
+        if (region->kind >= REGION_DATA)
+            last = region;
+        return handed_out(region, va) ? region : NULL;
     }
     return NULL;
 }
 
 struct start_region *region_of(uint32_t page) {
+    struct start_region *found = last;
+    if (found && page - found->first_page < found->pages)
+        return found;
     for (uint64_t i = 0; i < start->region_count; i++) {
         struct start_region *region = &start->regions[i];
         if (region->kind >= REGION_DATA && page - region->first_page < region->pages)
-            return region;
+            return last = region;
     }
     return NULL;
 }
@@ -38,8 +57,16 @@ uint64_t page_address(uint32_t page) {
     return region->va + (page - region->first_page) * EXO_PAGE_SIZE;
 }
 
+uint64_t mapped_address(uint32_t page) {
+    return page_address(page) + (page_state[page] & PAGE_PROTECTED && is_hidden(page) ? START_HIDDEN : 0);
+}
+
+uint64_t entry_at(uint64_t va) {
+    return load_entry(EXO_PAGE_TABLES + (va >> 9));
+}
+
 uint64_t page_entry(uint32_t page) {
-    return load_entry(EXO_PAGE_TABLES + (page_address(page) >> 9));
+    return entry_at(mapped_address(page));
 }
 
 /* Whether the pages have places in the swap extent. */

@@ -9,7 +9,7 @@
 
 struct start_block *start;
 uint64_t library_stack_top;
-static uint64_t memory_used, stack_pages;
+static uint64_t memory_used, memory_held, stack_pages;
 
 /* Puts a new frame at `va`; gives 0, or a refusal. */
 static int64_t extend(uint64_t va) {
@@ -37,12 +37,11 @@ void *library_memory(size_t size) {
     uint64_t begin = start->memory + memory_used;
     if (size > memory_end() - begin)
         give_up("The library OS has no address space left for its own data; give the program a smaller heap.\n");
-    uint64_t va = start->memory + ((memory_used + EXO_PAGE_SIZE - 1) & -EXO_PAGE_SIZE);
-    while (va < begin + size) {
+    while (memory_held < memory_used + size) {
         uint64_t seen = EXO_OWN->events[EXO_EVENT_FRAMES];
-        int64_t refusal = extend(va);
+        int64_t refusal = extend(start->memory + memory_held);
         if (!refusal)
-            va += EXO_PAGE_SIZE;
+            memory_held += EXO_PAGE_SIZE;
         else if (refusal == EXO_NO_FRAME)
             exo_block(EXO_EVENT_FRAMES, seen, EXO_FOREVER);
         else if (refusal == EXO_TOO_MANY)
@@ -54,39 +53,53 @@ void *library_memory(size_t size) {
     return (void *)begin;
 }
 
-/* The same for one page at most when the program runs already, between enter() and leave(): 0, or -1. */
+/* One attempt to do the same when the program runs already, between enter() and leave(): 1 if there is a frame now, -1
+ * if there will be none.  After 0 another thread may have got the page meanwhile. */
 static int extend_later(uint64_t va) {
-    for (;;) {
-        uint64_t seen = EXO_OWN->events[EXO_EVENT_FRAMES];
-        int64_t refusal = extend(va);
-        if (!refusal)
-            return 0;
-        if (refusal != EXO_NO_FRAME && refusal != EXO_OVER_QUOTA)
-            return -1;
-        if (release_one())
-            continue;
-        if (refusal == EXO_OVER_QUOTA)
-            return -1;
-        block_unlocked(EXO_EVENT_FRAMES, seen, EXO_FOREVER);
-    }
+    uint64_t seen = EXO_OWN->events[EXO_EVENT_FRAMES];
+    int64_t refusal = extend(va);
+    if (!refusal)
+        return 1;
+    if (refusal != EXO_NO_FRAME && refusal != EXO_OVER_QUOTA)
+        return -1;
+    if (release_one())
+        return 0;
+    if (refusal == EXO_OVER_QUOTA)
+        return -1;
+    block_unlocked(EXO_EVENT_FRAMES, seen, EXO_FOREVER);
+    return 0;
 }
 
-/* Zeroed memory, a page at most, between enter() and leave(); a null pointer if there is none. */
+/* Zeroed memory between enter() and leave(); a null pointer if there is none. */
 void *more_library_memory(size_t size) {
-    uint64_t begin = start->memory + memory_used, va = (begin + EXO_PAGE_SIZE - 1) & -(uint64_t)EXO_PAGE_SIZE;
-    if (begin + size > memory_end() || (begin + size > va && extend_later(va) < 0))
-        return NULL;
+    while (memory_held < memory_used + size) {
+        if (start->memory + memory_held >= memory_end())
+            return NULL;
+        int extended = extend_later(start->memory + memory_held);
+        if (extended < 0)
+            return NULL;
+        if (extended)
+            memory_held += EXO_PAGE_SIZE;
+    }
+    uint64_t begin = start->memory + memory_used;
     memory_used += (size + 15) & ~(size_t)15;
     return (void *)begin;
 }
 
 /* A page for another library stack, its address or 0. */
 uint64_t library_stack_page(void) {
-    uint64_t va = memory_end() - EXO_PAGE_SIZE;
-    if (va < start->memory + memory_used || extend_later(va) < 0)
-        return 0;
-    stack_pages++;
-    return va;
+    for (;;) {
+        uint64_t va = memory_end() - EXO_PAGE_SIZE;
+        if (va < start->memory + memory_held)
+            return 0;
+        int extended = extend_later(va);
+        if (extended < 0)
+            return 0;
+        if (extended) {
+            stack_pages++;
+            return va;
+        }
+    }
 }
 
 void *pager_memory(size_t size) {
@@ -102,14 +115,14 @@ uint32_t private_pages(uint64_t *addresses, uint32_t room) {
             if (count < room)
                 addresses[count] = region->va + page * EXO_PAGE_SIZE;
     }
-    for (uint64_t offset = 0; offset < memory_used; offset += EXO_PAGE_SIZE, count++)
+    for (uint64_t offset = 0; offset < memory_held; offset += EXO_PAGE_SIZE, count++)
         if (count < room)
             addresses[count] = start->memory + offset;
     return count;
 }
 
-/* Tells the kernel where up-calls go; also in a child, whose memory has been copied. */
-void become_ready(void) {
+/* Tells the kernel where the up-calls of an environment go: of this one, or of a child with a copy of its memory. */
+void become_ready(uint64_t environment) {
     static const struct {
         uint64_t upcall;
         void (*entry)(void);
@@ -119,15 +132,15 @@ void become_ready(void) {
         {EXO_UPCALL_PAGES_TAKEN, entry_pages_taken},
         {EXO_UPCALL_TRAP, entry_trap},
     };
-    exo_set_upcall_stack(start->library_stack, start->library_stack_size, EXO_SELF, 0);
+    exo_set_upcall_stack(start->library_stack, start->library_stack_size, environment, 0);
     for (size_t i = 0; i < sizeof entries / sizeof entries[0]; i++)
-        exo_set_upcall(entries[i].upcall, (uint64_t)entries[i].entry, EXO_SELF);
+        exo_set_upcall(entries[i].upcall, (uint64_t)entries[i].entry, environment);
 }
 
 void library_begin(struct start_block *block) {
     start = block;
     processors[0].stack_top = library_stack_top = block->library_stack + block->library_stack_size;
-    become_ready();
+    become_ready(EXO_SELF);
     if (block->version != START_VERSION) {
         say("The loader's start block is of another version than the library OS; build both from one source.\n");
         end(END_LIBRARY);

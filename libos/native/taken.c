@@ -13,25 +13,27 @@ void forget_records(void) {
     settled = 0;
 }
 
+/* What the kernel calls clean is so; PAGE_DIRTY may be set because somebody could have written. */
 static void settle(uint32_t page, uint64_t taken) {
-    uint8_t state = page_state[page], kept = state & PAGE_RECOMPUTABLE;
+    uint8_t state = page_state[page], kept = state & PAGE_STAYS;
     if (!swappable(region_of(page)))
-        absent(page, PLACE_FILE);
-    else if (kept)
+        absent(page, PLACE_FILE | kept);
+    else if (kept & PAGE_RECOMPUTABLE)
         absent(page, PLACE_ZERO | kept);
-    else if (taken == EXO_TAKEN_SAVED || (taken == EXO_TAKEN_CLEAN && (state & (PAGE_COPY | PAGE_DIRTY)) == PAGE_COPY))
-        absent(page, PLACE_SWAP | PAGE_COPY);
-    else if (taken == EXO_TAKEN_CLEAN && !(state & PAGE_DIRTY))
-        absent(page, PLACE_ZERO);
+    else if (taken == EXO_TAKEN_SAVED || (taken == EXO_TAKEN_CLEAN && state & PAGE_COPY))
+        absent(page, PLACE_SWAP | PAGE_COPY | kept);
+    else if (taken == EXO_TAKEN_CLEAN)
+        absent(page, PLACE_ZERO | kept);
     else
-        absent(page, PLACE_LOST);
+        absent(page, PLACE_LOST | kept);
 }
 
 static int gone(uint32_t page) {
     return PLACE(page_state[page]) == PLACE_RESIDENT && !(page_entry(page) & ENTRY_PRESENT);
 }
 
-static void settle_record(uint64_t va, uint64_t taken) {
+static void settle_record(uint64_t mapped, uint64_t taken) {
+    uint64_t va = mapped & ~START_HIDDEN;
     const struct start_region *region = region_at(va);
     if (!region || region->kind < REGION_DATA)
         return;

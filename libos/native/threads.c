@@ -282,11 +282,11 @@ int64_t handle_please_release_cpu(struct everything *at) {
         return 0;
     }
     lock();
-    if (key && !(*(volatile uint8_t *)key & PAGE_BUSY) && !own_word(OWN_CPU_WANTED)) {
+    int page_comes = key && is_busy(*(volatile uint8_t *)key), yield = !page_comes;
+    if (key && !page_comes && !own_word(OWN_CPU_WANTED)) {
         unlock();
         return 0;
     }
-    int page_comes = key && *(volatile uint8_t *)key & PAGE_BUSY, yield = !page_comes;
     if (yield && !ready.first) {
         unlock();
         processor_trap(EXO_CALL_YIELD, 0, 0, 0);

@@ -8,11 +8,13 @@
 
 #include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
+#include <ucontext.h>
 #include <unistd.h>
 
 #include "support.h"
@@ -263,4 +265,27 @@ void os_critical_enter(void) {
 }
 
 void os_critical_leave(void) {
+}
+
+int os_protect(void *memory, size_t size, int rights) {
+    return mprotect(memory, size, (rights & 1 ? PROT_READ : 0) | (rights & 2 ? PROT_WRITE : 0));
+}
+
+static int (*fault_handler)(void *address, int write);
+
+static void on_signal(int number, siginfo_t *about, void *context) {
+    const ucontext_t *interrupted = context;
+    if (fault_handler == NULL || !fault_handler(about->si_addr, interrupted->uc_mcontext.gregs[REG_ERR] >> 1 & 1)) {
+        signal(number, SIG_DFL);
+    }
+}
+
+void os_on_fault(int (*handler)(void *address, int write)) {
+    const struct sigaction action = {.sa_sigaction = on_signal, .sa_flags = SA_SIGINFO | SA_NODEFER};
+    fault_handler = handler;
+    sigaction(SIGSEGV, &action, NULL);
+}
+
+int os_dirty(const void *memory) {
+    return memory == NULL ? -1 : 1;
 }

@@ -169,6 +169,52 @@ def prodcons(argv: Sequence[str]) -> bytes:
     return "".join(f"{verb} {size} bytes, checksum {total}\n" for verb in ("produced", "consumed")).encode()
 
 
+def forktree(argv: Sequence[str]) -> bytes:
+    """In closed form: on level d there are fanout^d nodes, and the mean of a number among siblings is (fanout + 1) / 2."""
+    numbers = [int(word) for word in argv[1:]]
+    depth, fanout = (*numbers, *(3, 2)[len(numbers) :])[:2]
+    nodes = sum(fanout**level for level in range(depth + 1))
+    result = sum(fanout**level * (2 + level * (fanout + 1)) for level in range(depth + 1)) // 2 % 100
+    plural = "environment" if nodes == 1 else "environments"
+    return f"a tree of depth {depth} and fan-out {fanout}: result {result} modulo 100, from {nodes} {plural}\n".encode()
+
+
+def appelli(argv: Sequence[str]) -> bytes:
+    """What is printed with --counts: how often each operation trapped, and what the pages have in the end."""
+    numbers = [int(word) for word in argv[1:] if word.isdecimal()]
+    pages, rounds, seed = (*numbers, *(200, 1000, 1)[len(numbers) :])
+    runs, chance, written = -(-rounds // 100), random_numbers(seed), [1] * pages
+    for _ in range(rounds):
+        next(chance)
+    for _ in range(2 * rounds):
+        written[next(chance) % pages] += 1
+    for _ in range(2 * runs):
+        first = next(chance) % (pages - 99)
+        written[first + next(chance) % 100] += 1
+    other = next(chance) % pages
+    for _ in range(rounds):
+        other = (other + 1 + next(chance) % (pages - 1)) % pages
+        written[other] += 1
+    for _ in range(runs):
+        first = next(chance) % (pages - 99)
+        for page in range(100):
+            next(chance)
+            written[first + page] += 1
+    rows = {
+        "dirty": (rounds, 0),
+        "trap": (rounds, rounds),
+        "prot1": (rounds, rounds),
+        "prot100": (100 * runs, 0),
+        "unprot": (100 * runs, 0),
+        "appel1": (rounds, rounds),
+        "appel2": (100 * runs, 100 * runs),
+    }
+    lines = ["operation           -  operations   traps"]
+    lines += [f"{name}{'-':>{20 - len(name)}}{operations:12}{traps:8}" for name, (operations, traps) in rows.items()]
+    lines.append(f"every page has what was written to it, checksum {checksum(written)}")
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
 PROGRAMS: dict[str, Callable[[Sequence[str]], bytes]] = {
     "hello": hello,
     "wordfreq": wordfreq,
@@ -180,6 +226,8 @@ PROGRAMS: dict[str, Callable[[Sequence[str]], bytes]] = {
     "pagewalk": pagewalk,
     "forkdemo": forkdemo,
     "prodcons": prodcons,
+    "forktree": forktree,
+    "appelli": appelli,
 }
 MEASURING = {"roundtrips", "convoy", "registers", "spin"}
 """Programs that print cycles, or what comes of switches; of these, those that include exo.h do not run on the host."""

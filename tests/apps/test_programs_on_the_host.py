@@ -49,6 +49,14 @@ RUNS = (
     "prodcons",
     "prodcons 0",
     "prodcons 70 5",
+    "forktree",
+    "forktree 0",
+    "forktree 1 9 3",
+    "forktree 4 2 2 7",
+    "forktree 2 5 5 18446744073709551615",
+    "appelli --counts",
+    "appelli 100 30 7 --counts",
+    "appelli --no-access 150 250 18446744073709551615 --counts",
 )
 
 WRONG = {
@@ -83,6 +91,11 @@ WRONG = {
     "prodcons 1 2 3": "prodcons: after kilobytes and seed there is no place for 3.",
     "roundtrips 0": "roundtrips: the first argument, rounds, is a number from 1 to 16777216, not 0.",
     "roundtrips 1 2 3": "roundtrips: after rounds and seed there is no place for 3.",
+    "forktree 1 0": "forktree: the second argument, the fan-out, is a number from 1 to 64, not 0.",
+    "forktree 1 2 3 4 5": "forktree: after depth, fan-out, pages and seed there is no place for 5.",
+    "appelli 99": "appelli: pages is a number from 100 to 1048576, not 99.",
+    "appelli 100 1 1 1": "appelli: after pages, rounds and seed there is no place for 1.",
+    "appelli --none": "appelli: pages is a number from 100 to 1048576, not --none.",
 }  # fmt: skip
 
 

@@ -19,7 +19,7 @@ RUN_KEYS = {
 PROGRAM_KEYS = {
     "name", "environment", "library", "exit_status", "instructions", "cycles", "finished_at", "faults", "evictions",
     "swap_in", "swap_out", "taken", "downcalls", "upcalls", "sectors_read", "sectors_written", "frames_held", "overruns",
-    "output", "death",
+    "output", "death", "began_at",
 }  # fmt: skip
 REPLAY_KEYS = {
     "policy", "frames", "references", "misses", "cold", "evictions", "dirty_evictions", "cleaned",
@@ -33,7 +33,7 @@ def test_help_has_an_untruncated_line_for_every_command(words: list[str]) -> Non
     lines = ended.out.split("Commands:\n")[1].splitlines()
     names = [line.split()[0] for line in lines]
     assert names == (
-        ["paging", "convoy", "registers", "shares"]
+        ["paging", "convoy", "registers", "shares", "mix"]
         if words
         else ["run", "list", "build", "downcalls", "replay", "bench", "demo"]
     )
@@ -43,7 +43,9 @@ def test_help_has_an_untruncated_line_for_every_command(words: list[str]) -> Non
         assert not line.endswith("...")
 
 
-@pytest.mark.parametrize("command", ["run", "list", "build", "downcalls", "replay", "bench", "demo paging", "demo convoy"])
+@pytest.mark.parametrize(
+    "command", ["run", "list", "build", "downcalls", "replay", "bench", "demo paging", "demo convoy", "demo mix"]
+)
 def test_every_command_explains_its_options(command: str) -> None:
     ended = exo(*command.split(), "--help")
     assert ended.status == 0

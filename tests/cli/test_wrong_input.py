@@ -40,7 +40,9 @@ def test_a_wrong_name_is_answered_with_the_near_one(words: list[str], sentence: 
 
 def test_a_name_that_is_near_to_nothing_is_answered_with_all() -> None:
     sentence = exo("run", "xyzzy").sentences
-    assert sentence.startswith("There is no application called xyzzy; there are: convoy, forkdemo, hashjoin, hello")
+    assert sentence.startswith(
+        "There is no application called xyzzy; there are: appelli, convoy, forkdemo, forktree, hashjoin, hello"
+    )
 
 
 def test_a_policy_that_only_replays_is_named_as_one() -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from exokernel.scenario import ProgramSpec, Scenario, ScenarioError, parse_program, read_scenario
 from exokernel.session import Session
+from libos.image import LoadError
 from tests.cli.commands import exo
 
 WALK = ("--pattern", "zipf", "--pages", "30", "--steps", "400")
@@ -64,11 +65,11 @@ def test_options_beside_a_scenario_file_come_first(tmp_path: Path) -> None:
 
 def test_a_file_says_everything_an_object_says(tmp_path: Path) -> None:
     (tmp_path / "run.toml").write_text(
-        "quantum = 5000\nsample-held = 7\nstop-on = 'death'\ndisk = 'd'\ntrace = 't'\nrecord-references = 'r'\n"
+        "quantum = 5000\ndepth = 2\nsample-held = 7\nstop-on = 'death'\ndisk = 'd'\ntrace = 't'\nrecord-references = 'r'\n"
         "settings = {release_deadline = 10, watchdog_seconds = 0.5}\n[[env]]\napp = 'hello'\n"
     )
     assert read_scenario(tmp_path / "run.toml") == Scenario(
-        (ProgramSpec("hello"),), quantum=5000, sample_held=7, stop_on="death", disk=Path("d"), trace=Path("t"),
+        (ProgramSpec("hello"),), quantum=5000, depth=2, sample_held=7, stop_on="death", disk=Path("d"), trace=Path("t"),
         record_references=Path("r"), settings={"release_deadline": 10, "watchdog_seconds": 0.5},
     )  # fmt: skip
 
@@ -87,6 +88,7 @@ def test_a_file_says_everything_an_object_says(tmp_path: Path) -> None:
         ("seed = '3x'", "seed is a whole number, not '3x'."),
         ("seed = true", "seed is a whole number, not True."),
         ("quantum = -1", "A quantum and the time between samples are cycles, and not negative."),
+        ("depth = -1", "The depth is how many programs run at the same time, and not negative; 0 is all of them."),
         ("trace = 1", "trace is a text in quotes, not 1."),
         ("settings = 3", "settings is a table of numbers, not 3."),
         ("settings = {quantum = 'a'}", "settings is a table of numbers, not {'quantum': 'a'}."),
@@ -167,3 +169,27 @@ def test_a_disk_image_is_a_disk_as_one_in_memory_is(tmp_path: Path) -> None:
     in_memory = Scenario((program,), disk_size=64 << 20).run()
     assert on_file == in_memory
     assert on_file.programs[0].swap_out
+
+
+@pytest.mark.parametrize(("depth", "memory"), [(1, 1 << 20), (2, 1 << 20), (3, 16 << 20), (9, 16 << 20)])
+def test_programs_run_so_many_at_a_time_in_their_order(depth: int, memory: int) -> None:
+    libraries = ("native+clock", "python+fifo", "native+mru", "native+fifo", "python+clock", "native+clock")
+    steps = (40_000, 20_000, 30_000, 20_000, 40_000, 30_000)
+    programs = tuple(
+        ProgramSpec("pagewalk", libos, ("--pattern", "random", "--pages", "30", "--steps", str(count)), name=str(place))
+        for place, (libos, count) in enumerate(zip(libraries, steps, strict=True))
+    )
+    programs = (*programs[:3], ProgramSpec("sieve", "python+fifo", ("100000",)), *programs[3:])
+    results = Scenario(programs, memory=memory, depth=depth).run()
+    assert [one.name for one in results.programs] == [one.title for one in programs]
+    assert all(one.exit_status == 0 and one.output for one in results.programs)
+    began = [one.began_at for one in results.programs]
+    assert began == sorted(began)
+    at_a_time = [sum(one.began_at <= moment < one.finished_at for one in results.programs) for moment in began]
+    assert max(at_a_time) == min(depth, len(programs))
+
+
+def test_a_program_that_cannot_be_loaded_in_its_turn_is_told() -> None:
+    programs = (ProgramSpec("hello"), ProgramSpec("hello", quota=3, name="second"))
+    with pytest.raises(LoadError, match="second could not be started"):
+        Scenario(programs, depth=1).run()
