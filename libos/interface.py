@@ -194,7 +194,8 @@ _ROWS: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
         "void ",
         ("int (*handler)(void *address, int write)",),
         "Have this function called, on the stack of the thread that faults, at every access that os_protect forbids; the "
-        "access is tried again if it gives anything but 0, and else, or with a null pointer for a handler, ends the program.",
+        "access is tried again if it gives anything but 0, and else, or with a null pointer for a handler, it ends the "
+        "program.",
     ),
     (
         "os_dirty",

@@ -1,4 +1,4 @@
-"""Frames that must not be taken while they are in hand, although the kernel would not refuse a down-call on them afterwards.
+"""Frames that must not be taken while they are in hand, since the kernel would not refuse a down-call on them afterwards.
 
 That is so in an environment that has forked: what it loses may be a child's a moment later, and as it controls the child it
 may do with the frame what it likes.  Only a holder can reserve a frame, so reserving it finds out, and keeps it.

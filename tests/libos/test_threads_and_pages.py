@@ -1,5 +1,5 @@
-"""What a thread has stored stays stored, whatever becomes of the page meanwhile: it is moved, taken, or protected by another
-thread, on one processor or several."""
+"""What a thread has stored stays stored, whatever becomes of the page meanwhile: it is moved, taken, or protected by
+another thread, on one processor or several."""
 
 from collections.abc import Callable
 from pathlib import Path
