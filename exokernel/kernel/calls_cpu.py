@@ -65,8 +65,12 @@ def yield_by_registers(kernel: Kernel, caller: Environment, context: Context, ma
     if to is None or to is caller or to.watching or not to.ready or to.ready[-1].processor is not None:
         return yield_(kernel, caller, context, CHECKS[Kind.ENVIRONMENT](kernel, caller, words[RDI]))
     if not caller.entries[RESUME] or not kernel.upcalls.resume_cpu(caller, context, ResumeReason.YIELDED, 0):
-        kernel.charge(caller, FULL_STATE)
         words[RAX] = 0
+        if caller.request is None:
+            kernel.clock.now += FULL_STATE
+            caller.accounts.kernel_cycles += FULL_STATE
+        else:
+            kernel.charge(caller, FULL_STATE)
     kernel.hand_over(to)
     return NO_ANSWER
 
