@@ -84,20 +84,23 @@ class _Machine:
         exo = Exo()
         self._started = False
         for _ in range(self._guests):
-            number = await exo.create_environment()
-            frame = await exo.alloc_page(ANY, number)
-            await exo.create_mapping(SCRATCH, frame, READ_WRITE)
-            await exo.write(SCRATCH, self._code)
-            await exo.remove_mapping(SCRATCH)
-            await exo.create_mapping(CODE, frame, int(Rights.READ | Rights.EXECUTE), number)
-            data = await exo.alloc_page(ANY, number)
-            await exo.create_mapping(DATA, data, READ_WRITE, number)
-            self.numbers.append(number)
+            await self._environment(exo)
         for index, number in enumerate(self.numbers):
             other = self.numbers[(index + 1) % len(self.numbers)]
             await exo.start(number, CODE, DATA + PAGE_SIZE, other if self._guests > 1 else DATA)
         self._started = True
         await exo.block(Event.EXIT, self.numbers[0])
+
+    async def _environment(self, exo: Exo) -> None:
+        """One more environment with the code and a page of data, not started."""
+        number = await exo.create_environment()
+        frame = await exo.alloc_page(ANY, number)
+        await exo.create_mapping(SCRATCH, frame, READ_WRITE)
+        await exo.write(SCRATCH, self._code)
+        await exo.remove_mapping(SCRATCH)
+        await exo.create_mapping(CODE, frame, int(Rights.READ | Rights.EXECUTE), number)
+        await exo.create_mapping(DATA, await exo.alloc_page(ANY, number), READ_WRITE, number)
+        self.numbers.append(number)
 
     def seconds(self) -> float:
         """Host time until everything has ended."""

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from exokernel.abi.downcalls import Exo
-from exokernel.abi.flags import ANY, Event, Rights
+from exokernel.abi.flags import Event
 from exokernel.abi.layout import PAGE_SIZE
 from exokernel.abi.upcalls import Upcall
-from exokernel.bench.machine import CALLS, CODE, DATA, READ_WRITE, SCRATCH, _call, _Machine, _repeat, figure, in_turns
+from exokernel.bench.machine import CALLS, CODE, DATA, _call, _Machine, _repeat, figure, in_turns
 
 ROUND_TRIPS: Final = CALLS // 2
 LOOP_INSTRUCTIONS: Final = 2
@@ -39,14 +39,7 @@ class _Pair(_Machine):
         exo = Exo()
         self._started = False
         for _ in range(self._guests):
-            number = await exo.create_environment()
-            frame = await exo.alloc_page(ANY, number)
-            await exo.create_mapping(SCRATCH, frame, READ_WRITE)
-            await exo.write(SCRATCH, self._code)
-            await exo.remove_mapping(SCRATCH)
-            await exo.create_mapping(CODE, frame, int(Rights.READ | Rights.EXECUTE), number)
-            await exo.create_mapping(DATA, await exo.alloc_page(ANY, number), READ_WRITE, number)
-            self.numbers.append(number)
+            await self._environment(exo)
         client, server = self.numbers
         await exo.start(server, SERVER, DATA + PAGE_SIZE)
         await exo.yield_(server)

@@ -16,13 +16,6 @@
 
     .text
 
-    .macro HIDDEN name
-    .globl \name
-    .hidden \name
-    .type \name, @function
-\name:
-    .endm
-
     .macro UPCALL name, handler, number, arguments
     HIDDEN \name
     .if \arguments < 2

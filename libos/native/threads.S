@@ -7,13 +7,6 @@
 
     .text
 
-    .macro HIDDEN name
-    .globl \name
-    .hidden \name
-    .type \name, @function
-\name:
-    .endm
-
     .macro SAVE thread
     mov %rbx, THREAD_RBX(\thread)
     mov %rbp, THREAD_RBP(\thread)

@@ -34,7 +34,15 @@
 #define VECTORS_SIZE 512
 #define EVERYTHING_SIZE (VECTORS_SIZE + 2 * 8 + 15 * 8 + 5 * 8)
 
-#ifndef __ASSEMBLER__
+#ifdef __ASSEMBLER__
+/* Begins a function that only the library knows. */
+    .macro HIDDEN name
+    .globl \name
+    .hidden \name
+    .type \name, @function
+\name:
+    .endm
+#else
 #include <stddef.h>
 #pragma GCC visibility push(hidden)
 

@@ -9,7 +9,7 @@ from exokernel.abi.downcalls import Exo
 from exokernel.abi.flags import FOREVER, Event
 from exokernel.abi.pages import OwnPage
 from exokernel.build import guests
-from exokernel.kernel import calls_cpu, calls_disk, calls_environment, calls_memory
+from exokernel.kernel import calls
 from exokernel.kernel.death import Death
 from exokernel.kernel.environment import Accounts
 from exokernel.kernel.kernel import Kernel, Outcome, Settings
@@ -22,7 +22,7 @@ from libos.interface import SONAME
 from libos.loader import Loader
 from libos.plan import Program
 
-CALLS = (calls_cpu, calls_disk, calls_environment, calls_memory)
+assert calls.complete()
 LIMIT = 20_000_000_000
 Beside = Callable[[Exo, list[int]], Awaitable[None]]
 
