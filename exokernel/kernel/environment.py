@@ -117,6 +117,8 @@ class ReleaseRequest:
     serial: int
     force: bool
     """What has not come back by then is taken."""
+    counted: int = 0
+    """The cycle up to which `remaining` has been counted: two processors at the same time count once."""
 
 
 @dataclass(slots=True)

@@ -194,7 +194,9 @@ class Revocation:
         request = environment.request
         if request is None or (environment.writes and environment.last_write >= request.issued):
             return
-        request.remaining -= cycles
+        now = self._kernel.clock.now
+        request.remaining -= max(0, min(cycles, now - request.counted))
+        request.counted = max(request.counted, now)
         if request.remaining <= 0:
             self._take_what_is_left(environment)
 

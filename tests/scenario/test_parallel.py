@@ -51,3 +51,16 @@ def test_a_producer_and_a_consumer_see_the_same_bytes(libos: str, cpus: int) -> 
     output = b"".join(program.output for program in results.programs)
     assert sorted(output.splitlines()) == sorted(expected_output(("prodcons", "12", "5")).splitlines())
     assert results.exit_status == 0
+
+
+@pytest.mark.parametrize("policy", ["oldest", "proportional", "seize-oldest"])
+@pytest.mark.parametrize("cpus", [1, 3])
+def test_programs_with_threads_in_too_little_memory_get_along(policy: str, cpus: int) -> None:
+    programs = (
+        ProgramSpec("pquicksort", "native+clock", ("40000", "1", "6", str(cpus))),
+        ProgramSpec("pquicksort", "native+mru", ("40000", "2", "6", str(cpus))),
+    )
+    results = Scenario(programs, memory=1 << 20, global_policy=policy, cpus=cpus, quantum=20_000).run()
+    for program, spec in zip(results.programs, programs, strict=True):
+        assert program.output == expected_output((spec.app, *spec.arguments)), program.output[-200:]
+    assert sum(program.evictions + program.taken for program in results.programs) > 100
