@@ -93,7 +93,8 @@ def test_sleep_neither_saves_up_nor_loses(sleeping: int, awake: int, pause: int,
     simulation.start(1, scripted([(burst * QUANTUM // 7 + 1, wakes), (1 << 40, None)]))
     simulation.start(2, hog())
     simulation.start(3, hog())
-    simulation.run(wakes + 400 * QUANTUM)
+    turns_apart = (sleeping + awake + 100) // sleeping + 2
+    simulation.run(wakes + (400 + (burst // 7 + 3) * turns_apart) * QUANTUM)
     slept = next(s.stop for s in simulation.slices if s.environment == 1 and s.end is SliceEnd.BLOCKED)
     back = slept + wakes
     simulation.run(back + 200 * QUANTUM)
