@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -33,7 +34,7 @@ class WaitOver:
     wait: Wait
 
 
-class Waiting(Core):
+class Waiting(Core, ABC):
     """Blocks contexts and ends their waits."""
 
     _sweep_at = 1_024
@@ -59,9 +60,9 @@ class Waiting(Core):
         else:
             self.cpu_policy.not_runnable(number)
 
+    @abstractmethod
     def became_runnable(self, environment: int) -> None:
         """Whoever runs may have to make room, or a free processor be given work."""
-        raise NotImplementedError
 
     def wait(self, environment: Environment, context: Context, wait: Wait) -> None:
         """Block a context.  Its registers are saved, and that is charged, if the library does not handle `resume_cpu`."""

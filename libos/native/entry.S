@@ -115,12 +115,7 @@ libos_start:
     .globl os_fork
     .type os_fork, @function
 os_fork:
-    push %rbx
-    push %rbp
-    push %r12
-    push %r13
-    push %r14
-    push %r15
+    PUSH_PRESERVED
     sub $8, %rsp
     stmxcsr (%rsp)
     fnstcw 4(%rsp)
@@ -137,12 +132,7 @@ os_fork:
     fldcw 4(%rsp)
     xor %eax, %eax
 1:  add $8, %rsp
-    pop %r15
-    pop %r14
-    pop %r13
-    pop %r12
-    pop %rbp
-    pop %rbx
+    POP_PRESERVED
     ret
     .size os_fork, . - os_fork
 

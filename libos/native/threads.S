@@ -114,12 +114,7 @@ resume_thread:
 /* Makes a down-call that gives up the processor, with up to three arguments, while critical.  The kernel keeps nothing:
  * what is to be there again lies on the stack, whose place is remembered.  Up-calls may come between, and do the same. */
     HIDDEN processor_trap
-    push %rbx
-    push %rbp
-    push %r12
-    push %r13
-    push %r14
-    push %r15
+    PUSH_PRESERVED
     rdfsbase %rax
     push %rax
     lea processors(%rip), %rbx
@@ -139,12 +134,7 @@ processor_resumed:
     pop %gs:PROCESSOR_RESUME_AT(%rbx)
     pop %rcx
     wrfsbase %rcx
-    pop %r15
-    pop %r14
-    pop %r13
-    pop %r12
-    pop %rbp
-    pop %rbx
+    POP_PRESERVED
     ret
     .size processor_trap, . - processor_trap
 
@@ -168,12 +158,7 @@ processor_resumed:
     push %r9
     push %r10
     push %r11
-    push %rbx
-    push %rbp
-    push %r12
-    push %r13
-    push %r14
-    push %r15
+    PUSH_PRESERVED
     rdfsbase %rax
     push %rax
     sub $VECTORS_SIZE + 8, %rsp
@@ -193,12 +178,7 @@ everything_back:
     add $VECTORS_SIZE + 8, %rsp
     pop %rax
     wrfsbase %rax
-    pop %r15
-    pop %r14
-    pop %r13
-    pop %r12
-    pop %rbp
-    pop %rbx
+    POP_PRESERVED
     pop %r11
     pop %r10
     pop %r9

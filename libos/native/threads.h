@@ -42,6 +42,25 @@
     .type \name, @function
 \name:
     .endm
+
+/* What C preserves across a call. */
+    .macro PUSH_PRESERVED
+    push %rbx
+    push %rbp
+    push %r12
+    push %r13
+    push %r14
+    push %r15
+    .endm
+
+    .macro POP_PRESERVED
+    pop %r15
+    pop %r14
+    pop %r13
+    pop %r12
+    pop %rbp
+    pop %rbx
+    .endm
 #else
 #include <stddef.h>
 #pragma GCC visibility push(hidden)

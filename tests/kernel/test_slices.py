@@ -8,6 +8,8 @@ from exokernel.abi import layout, pages
 from exokernel.abi.errors import Error, Refused
 from exokernel.abi.flags import Event
 from exokernel.kernel.death import Cause
+from exokernel.kernel.environment import Environment
+from exokernel.machine.context import Register
 from exokernel.machine.costs import FAULT_CROSSING, FULL_STATE_WORDS
 from tests.machine_kit import Guest, Machine, exo, machine, run
 
@@ -42,6 +44,13 @@ iretq
 """Saves rbx, the only register it uses, and the place of the up-call frame; everything else is gone when it comes back."""
 
 
+def register(environment: Environment, which: Register) -> int:
+    """Of context 0, which is machine code."""
+    machine = environment.contexts[0].machine
+    assert machine is not None
+    return machine.words[which]
+
+
 async def forever() -> None:
     """While `init` lives, so do the notes it has lent."""
     await exo.block(Event.TIME, 0, 1 << 40)
@@ -66,8 +75,7 @@ def test_one_that_handles_the_request_keeps_what_it_saved_and_nothing_else() -> 
         assert (reason, context) == (1, 0)
         environment = made.environment(guests[0].number)
         assert environment.accounts.overruns == 0
-        words = environment.contexts[0].machine.words  # type: ignore[union-attr]
-        assert words[12] < resumed, "r12 was not saved, so it starts again from nothing"
+        assert register(environment, Register.R12) < resumed, "r12 was not saved, so it starts again from nothing"
         assert counted > 2 * QUANTUM, "rbx was saved"
         other = made.environment(guests[1].number)
         assert abs(environment.accounts.instructions - other.accounts.instructions) < 3 * QUANTUM
@@ -85,7 +93,7 @@ def test_the_registers_of_one_that_does_not_handle_it_are_saved_and_charged() ->
         for guest in guests:
             accounts = made.environment(guest.number).accounts
             assert accounts.kernel_cycles >= 15 * FULL_STATE_WORDS
-            assert made.environment(guest.number).contexts[0].machine.words[1] > QUANTUM  # type: ignore[union-attr]
+            assert register(made.environment(guest.number), Register.RBX) > QUANTUM
 
 
 def test_who_runs_alone_and_handles_nothing_is_not_charged_for_saving() -> None:
@@ -124,7 +132,7 @@ def test_under_a_policy_that_forces_nobody_is_asked() -> None:
         made.run(init, 40 * QUANTUM)
         environment = made.environment(guests[0].number)
         assert environment.accounts.upcalls == 0
-        assert environment.contexts[0].machine.words[1] > 4 * QUANTUM, "rbx goes on"  # type: ignore[union-attr]
+        assert register(environment, Register.RBX) > 4 * QUANTUM, "it goes on"
 
 
 IGNORES = (
