@@ -1,8 +1,8 @@
 /* Counts turns between two moments of virtual time, to show how much of a processor it was given: spin BEGIN END.
  *
  * The time is read from the exposed machine page, which costs no call but says only when the program was last given a
- * processor; where that slice may reach one of the two moments the kernel is asked.  Programs that run side by side are thus compared over the same
- * stretch of time, whenever each was loaded.
+ * processor; where that slice may reach one of the two moments the kernel is asked.  Programs that run side by side are
+ * thus compared over the same stretch of time, whenever each was loaded.
  */
 #include "exo.h"
 #include "libos.h"

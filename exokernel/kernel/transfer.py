@@ -99,7 +99,11 @@ def call(kernel: Kernel, caller: Environment, context: Context, callee: Environm
 
 @serves_machine_code("call")
 def call_by_registers(kernel: Kernel, caller: Environment, context: Context, machine: MachineContext) -> NoAnswer:
-    """The synchronous form from machine code; between two in machine code, the words go from registers to registers."""
+    """The synchronous form from machine code; between two in machine code, the words go from registers to registers.
+
+    What is done is what `call` does.  It is written out once more, as is `reply`, because a round trip over the general
+    functions costs more than four and a half empty down-calls, and four is what it may cost (`exo bench`).
+    """
     words = machine.words
     callee = kernel.environments.get(words[RDI])
     if callee is not None and callee is not caller and words[RSI] == FOREVER and callee.library is None:

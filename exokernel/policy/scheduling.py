@@ -121,7 +121,7 @@ class CpuPolicy(ABC):
         """Whether somebody is queued: if not, whoever runs may as well go on."""
         return bool(self._waiting)
 
-    def ran(self, environment: int, cycles: int, end: SliceEnd, now: int) -> None:  # noqa: B027
+    def ran(self, environment: int, cycles: int, end: SliceEnd, now: int) -> None:  # noqa: B027 - doing nothing is right for many
         """`environment` has had a processor for `cycles`, until `now`.  By default what one used does not matter."""
 
     def preempts(self, environment: int, running: int) -> bool:

@@ -3,7 +3,8 @@
  * Once threads have begun the library handles resume_cpu, so the kernel keeps no register over a yield or a block; then
  * these functions stand for the down-calls.  Before that they are the down-calls.
  *
- * With threads one lock guards the pager and what it knows.  Whoever has it is in a critical section; whoever waits for it is not.
+ * With threads one lock guards the pager and what it knows.  Whoever has it is in a critical section; whoever waits for
+ * it is not.
  */
 #include "library.h"
 

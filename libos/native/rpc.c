@@ -1,7 +1,7 @@
 /* Other environments: a directed yield to one, and a call of its function by protected control transfer.
  *
- * In a call the kernel carries four words there and back in registers.  Somebody who is busy, or has not come to serve yet, is given
- * the rest of the slice and tried again until patience is at an end.
+ * In a call the kernel carries four words there and back in registers.  Somebody who is busy, or has not come to serve
+ * yet, is given the rest of the slice and tried again until patience is at an end.
  */
 #include "library.h"
 

@@ -40,7 +40,7 @@ class ThreadStrategy(ABC):
     def admit(self, thread: int) -> None:  # noqa: B027 - many strategies rightly do nothing here
         """A thread begins to exist; it is not ready yet."""
 
-    def forget(self, thread: int) -> None:  # noqa: B027
+    def forget(self, thread: int) -> None:  # noqa: B027 - likewise
         """A thread has ended; its number may be another's later."""
 
     @abstractmethod
@@ -51,7 +51,7 @@ class ThreadStrategy(ABC):
     def next(self) -> int | None:
         """Take the thread whose turn it is from among those that are ready; None only if none is."""
 
-    def ran(self, thread: int, cycles: int, end: TurnEnd) -> None:  # noqa: B027
+    def ran(self, thread: int, cycles: int, end: TurnEnd) -> None:  # noqa: B027 - likewise
         """The turn that `next` began is over: it took `cycles` of virtual time and ended in this way."""
 
     def preempts(self, thread: int, running: int) -> bool:

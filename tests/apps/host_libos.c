@@ -1,7 +1,8 @@
 /* The interface of a library OS once more, over the host's C library: the same programs run on the host, as an oracle.
  *
- * There are no calls between processes.  It is as unhelpful as the interface allows.  Memory from os_alloc is full of rubbish, os_write writes a few bytes only,
- * and every os_advise makes all pages forgotten that were ever said to be recomputable.
+ * There are no calls between processes.  It is as unhelpful as the interface allows.  Memory from os_alloc is full of
+ * rubbish, os_write writes a few bytes only, and every os_advise makes all pages forgotten that were ever said to be
+ * recomputable.
  */
 #define _GNU_SOURCE
 #include "libos.h"
