@@ -664,9 +664,9 @@ class Exo:
         Error.TOO_MANY,
         Error.BAD_ARGUMENT,
     )
-    async def read_sectors(self, sector: Sector, count: Count, frame: Frame, offset: Word = 0) -> int:
+    async def read_sectors(self, sector: Sector, count: Count, frame: Frame, offset: Word = 0, flags: Bits = 0) -> int:
         """Begin to read `count` sectors (1 to 8) into a frame, `offset` bytes from its start (a multiple of 512).  Returns
-        at once; `block(DISK, request)` waits, and the up-call `event` tells."""
+        at once; `block(DISK, request)` waits, and the up-call `event` tells.  `flags`: Transfer."""
         ...
 
     @downcall(
@@ -680,8 +680,9 @@ class Exo:
         Error.TOO_MANY,
         Error.BAD_ARGUMENT,
     )
-    async def write_sectors(self, sector: Sector, count: Count, frame: Frame, offset: Word = 0) -> int:
-        """Begin to write `count` sectors (1 to 8) from a frame, `offset` bytes from its start (a multiple of 512)."""
+    async def write_sectors(self, sector: Sector, count: Count, frame: Frame, offset: Word = 0, flags: Bits = 0) -> int:
+        """Begin to write `count` sectors (1 to 8) from a frame, `offset` bytes from its start (a multiple of 512).  Unless
+        FORCED, the end says that the disk has the data, not that the medium has.  `flags`: Transfer."""
         ...
 
     @downcall(0x56, "disk", "the request's number", "none", Error.TOO_MANY)

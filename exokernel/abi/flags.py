@@ -82,6 +82,20 @@ class Event(IntEnum):
 
 
 @direct
+class Transfer(IntFlag):
+    """What a disk request asks beyond moving data."""
+
+    FORCED = 1
+    """A write ends only when its data is on the medium (forced unit access)."""
+    BARRIER = 2
+    """Begins when all requests that the caller began before it have ended, and ends before any that it begins later
+    begins."""
+    ORDERED = 4
+    """Begins after the caller's last request with this flag has ended: the caller's own order, whatever the disk policy
+    would choose."""
+
+
+@direct
 class TrapReason(IntEnum):
     """Why the up-call `trap` came."""
 

@@ -87,6 +87,7 @@ def _constants() -> Iterator[str]:
         flags.PageBits,
         flags.Access,
         flags.Event,
+        flags.Transfer,
         flags.TrapReason,
         flags.ResumeReason,
         flags.Taken,

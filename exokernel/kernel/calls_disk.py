@@ -59,7 +59,7 @@ def unshare_sectors(kernel: Kernel, caller: Environment, context: Context, start
 
 @serves("read_sectors")
 def read_sectors(
-    kernel: Kernel, caller: Environment, context: Context, sector: int, count: int, number: int, offset: int
+    kernel: Kernel, caller: Environment, context: Context, sector: int, count: int, number: int, offset: int, flags: int
 ) -> int:
     """From the disk into a frame."""
     return kernel.disk.request(caller, False, sector, count, kernel.frames.get(number), offset)
@@ -67,7 +67,7 @@ def read_sectors(
 
 @serves("write_sectors")
 def write_sectors(
-    kernel: Kernel, caller: Environment, context: Context, sector: int, count: int, number: int, offset: int
+    kernel: Kernel, caller: Environment, context: Context, sector: int, count: int, number: int, offset: int, flags: int
 ) -> int:
     """From a frame onto the disk."""
     return kernel.disk.request(caller, True, sector, count, kernel.frames.get(number), offset)

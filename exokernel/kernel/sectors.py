@@ -40,6 +40,8 @@ class Extent:
     access: dict[Environment, AccessList] = field(default_factory=dict)
     """By holder, as a frame's."""
     allowed: int = EVERY_RIGHT
+    lasting: bool = False
+    """What is there was there before, and stays when nobody holds it any more."""
 
 
 @dataclass(slots=True, eq=False)
@@ -76,9 +78,9 @@ class SectorTable:
 
     # Extents.
 
-    def attach(self, owner: Environment, start: int, count: int) -> None:
-        """A host file has been attached: the first environment holds it, read-only."""
-        extent = Extent(start, count, [owner], allowed=READ_ONLY_RIGHTS)
+    def attach(self, owner: Environment, start: int, count: int, allowed: int = READ_ONLY_RIGHTS) -> None:
+        """Sectors with contents, such as a host file that has been attached: the first environment holds them."""
+        extent = Extent(start, count, [owner], allowed=allowed, lasting=True)
         self._extents[start] = extent
         insort(self._starts, start)
 
@@ -143,7 +145,8 @@ class SectorTable:
             return
         del self._extents[extent.start]
         self._starts.remove(extent.start)
-        self.medium.erase(extent.start, extent.count)
+        if not extent.lasting:
+            self.medium.erase(extent.start, extent.count)
 
     def let_go_of_everything(self, environment: Environment) -> None:
         """The environment ends."""
