@@ -1,0 +1,1 @@
+"""File systems as libraries: one small interface, and what implements it."""
