@@ -53,7 +53,7 @@ def _server(callee: Environment) -> Context | None:
     if callee.state is not State.ALIVE or not callee.handles(Upcall.CALL):
         raise Refusal(Error.NOT_SERVING)
     if callee.library is not None:
-        if not callee.has_room_for_a_context:
+        if not callee.has_room_for_a_call:
             raise Refusal(Error.BUSY)
         return None
     for context in callee.contexts.values():

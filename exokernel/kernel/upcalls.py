@@ -93,6 +93,8 @@ class UpcallDelivery:
         if not environment.pending:
             return None
         if environment.library is not None:
+            if not environment.has_room_for_a_context:
+                return None
             running = {(one.upcall, one.interrupted) for one in environment.contexts.values() if one.upcall is not None}
             kinds = {upcall for upcall, _ in running}
             critical = self._kernel.exposed.own_word(environment, exposed.CRITICAL)

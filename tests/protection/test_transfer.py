@@ -9,6 +9,7 @@ import pytest
 from exokernel.abi.downcalls import Exo
 from exokernel.abi.errors import Error, Refused
 from exokernel.abi.flags import Event
+from exokernel.abi.layout import MAXIMUM_CONTEXTS
 from exokernel.kernel.death import Cause
 from exokernel.kernel.environment import ContextState
 from exokernel.kernel.kernel import Outcome
@@ -509,7 +510,7 @@ def test_a_flood_of_calls_to_python_fills_its_contexts_and_is_refused() -> None:
             answers = errors(made.notes(client, 40), 40)
             assert answers[0] is None
             assert answers[-1] is Error.BUSY
-            assert answers.count(None) == 31
+            assert answers.count(None) == MAXIMUM_CONTEXTS // 2 - 1
             await exo.destroy(number)
 
         made.run(init, LIMIT)
@@ -553,3 +554,54 @@ def test_who_serves_is_not_punished_for_a_caller_that_was_asked_for_the_processo
     assert pair.statuses == [5]
     assert pair.notes[1][0] > 10
     assert [accounts.overruns for accounts in pair.accounts] == [0, 0]
+
+
+class _NeverReplies:
+    """A server in Python that keeps every caller waiting, and hears of events."""
+
+    def __init__(self) -> None:
+        self.callers = self.replies = 0
+        self.replies_before_events: list[int] = []
+
+    async def call(self, context: int, caller: int, a: int, b: int, c: int, d: int, awaited: int) -> None:
+        self.callers += 1
+        await exo.block(Event.TIME, 0, await exo.time() + 10_000_000)
+        self.replies += 1
+        await exo.reply()
+
+    async def event(self, context: int, event: int, value: int, status: int) -> None:
+        self.replies_before_events.append(self.replies)
+
+
+def test_callers_do_not_keep_a_servers_other_handlers_from_running() -> None:
+    """However many call at a time, there is room for a request, and the server is not ended for want of it."""
+    server = _NeverReplies()
+    busy: list[Error] = []
+
+    async def caller(number: int) -> None:
+        try:
+            await exo.call(number, LIMIT)
+        except Refused as refused:
+            busy.append(refused.error)
+
+    async def first() -> None:
+        number = await exo.create_environment()
+        await exo.set_library(number, server)
+        await exo.start_coroutine(number, _sleeps())
+        callers = [await exo.create_environment() for _ in range(40)]
+        for one in callers:
+            await exo.start_coroutine(one, caller(number))
+        await exo.block(Event.TIME, 0, await exo.time() + 5_000_000)
+        await exo.wake(number)
+        await exo.block(Event.EXIT, number)
+
+    with machine(quantum=100_000) as made:
+        made.run(first)
+        assert made.kernel.deaths == []
+    assert server.callers >= 8
+    assert busy == [Error.BUSY] * (40 - server.callers)
+    assert server.replies_before_events == [0]
+
+
+async def _sleeps() -> None:
+    await exo.block(Event.TIME, 0, 30_000_000)
