@@ -15,7 +15,7 @@ from exokernel.abi.layout import MAXIMUM_CONTEXTS, PAGE_SIZE
 
 VERSION: Final = 1
 TAKEN_RECORDS: Final = 96
-DISK_QUEUE_ENTRIES: Final = 64
+DISK_QUEUE_ENTRIES: Final = 128
 EVENT_COUNTERS: Final = 8
 MAGIC: Final = b"EXOKERNL"
 
@@ -93,6 +93,9 @@ DiskQueueRow: Final = Struct(
     "write" / Int32ul,
     "frame" / Int64ul,
 )
+"""One disk request under way, in a row of its own from when it was made until it ends; the rows are in no order, and one
+whose request (and environment) is 0 is empty.  `frame` is ANY for a flush.  When all rows are taken a further request has
+none; the machine page's `disk_requests` counts it all the same."""
 
 FRAME_HOLDER_MASK: Final = 0xFFFF_FFFF
 """In a word of the frame table: the first holder's number, 0 for a free frame, all ones for the machine's own."""

@@ -173,6 +173,7 @@ def set_tickets(kernel: Kernel, caller: Environment, context: Context, env: Envi
     if env is caller or tickets > MOST_TICKETS:
         raise Refusal(Error.BAD_ARGUMENT)
     kernel.cpu_policy.set_tickets(env.number, tickets)
+    kernel.disk.policy.set_tickets(env.number, tickets)
     return 0
 
 

@@ -41,9 +41,7 @@ def share_sectors(
         if env not in extent.holders:
             extent.holders.append(env)
     elif sharing == Sharing.LOAN and env is not caller and rights and not rights & ~LOANABLE:
-        if caller not in extent.holders:
-            raise Refusal(Error.DENIED)
-        extent.loans[caller, env] = rights
+        kernel.disk.lend(caller, extent, env, rights)
     else:
         raise Refusal(Error.BAD_ARGUMENT)
     return 0
@@ -62,7 +60,7 @@ def read_sectors(
     kernel: Kernel, caller: Environment, context: Context, sector: int, count: int, number: int, offset: int, flags: int
 ) -> int:
     """From the disk into a frame."""
-    return kernel.disk.request(caller, False, sector, count, kernel.frames.get(number), offset)
+    return kernel.disk.request(caller, False, sector, count, kernel.frames.get(number), offset, flags)
 
 
 @serves("write_sectors")
@@ -70,7 +68,7 @@ def write_sectors(
     kernel: Kernel, caller: Environment, context: Context, sector: int, count: int, number: int, offset: int, flags: int
 ) -> int:
     """From a frame onto the disk."""
-    return kernel.disk.request(caller, True, sector, count, kernel.frames.get(number), offset)
+    return kernel.disk.request(caller, True, sector, count, kernel.frames.get(number), offset, flags)
 
 
 @serves("flush")

@@ -213,10 +213,7 @@ def set_access(
         kernel.frames.access_list(caller, frame)[index] = entry
         kernel.frames.break_mappings(frame)
     elif subject == Subject.EXTENT:
-        extent = kernel.disk.extent(number)
-        if not kernel.disk.rights(caller, extent) & CONTROL:
-            raise Refusal(Error.DENIED)
-        kernel.disk.access_list(caller, extent)[index] = entry
+        kernel.disk.set_access(caller, kernel.disk.extent(number), index, entry)
     elif subject == Subject.ENVIRONMENT:
         env = caller if number == 0 else kernel.environments.get(number)
         if env is None:

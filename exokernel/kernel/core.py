@@ -17,11 +17,12 @@ from exokernel.machine.clock import Clock
 from exokernel.machine.console import Console
 from exokernel.machine.cpu import Cpu, prepare_supervisor
 from exokernel.machine.memory import PhysicalMemory
+from exokernel.policy.disk_scheduling import READ_EXPIRY, WRITE_EXPIRY
 from exokernel.policy.scheduling import CpuPolicy
 
 if TYPE_CHECKING:
+    from exokernel.kernel.requests import DiskRequests
     from exokernel.kernel.revocation import Revocation
-    from exokernel.kernel.sectors import SectorTable
     from exokernel.kernel.upcalls import UpcallDelivery
 
 SUPERVISOR_FRAME = 1
@@ -42,13 +43,16 @@ class Settings:
     release_deadline: int = 200_000
     release_hard_limit: int = 20_000_000
     sample_every: int = 200_000
+    disk_read_expiry: int = READ_EXPIRY
+    disk_write_expiry: int = WRITE_EXPIRY
+    """For a disk policy with deadlines."""
     watchdog_seconds: float = 10.0
 
 
 class Core:
     """The parts, and the machine's own frames; what is done with them is in the classes above."""
 
-    disk: SectorTable
+    disk: DiskRequests
     upcalls: UpcallDelivery
     revocation: Revocation
 

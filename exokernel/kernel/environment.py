@@ -25,6 +25,7 @@ from exokernel.machine.context import MachineContext
 if TYPE_CHECKING:
     from exokernel.kernel.predicates import Predicate
     from exokernel.kernel.processor import Processor
+    from exokernel.kernel.requests import Request
 
 RESERVED_MAXIMUM = 64
 REQUESTS_MAXIMUM = 64
@@ -208,6 +209,9 @@ class Environment:
     """Writes in the disk queue."""
     last_write: int = 0
     """The cycle in which it made the latest of them."""
+    barrier: Request | None = None
+    """Its last barrier among the disk requests, until that has ended; `ordered`: its last ordered one."""
+    ordered: Request | None = None
     taken_total: int = 0
     taken_told: int = 0
     exit_status: int = 0
@@ -239,6 +243,12 @@ class Environment:
     def has_room_for_a_context(self) -> bool:
         """Whether the table of contexts is not full."""
         return len(self.contexts) < MAXIMUM_CONTEXTS
+
+    @property
+    def has_room_for_a_call(self) -> bool:
+        """Whether callers have not taken their half of the table: the other is for the handlers of a library in Python that
+        they must not be able to keep from running, or a few of them could end it."""
+        return len(self.contexts) < MAXIMUM_CONTEXTS // 2
 
     def free_context(self, processor: Processor | None = None) -> Context | None:
         """The context to run next on `processor`: one that is ready and not on another."""

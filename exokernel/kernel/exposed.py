@@ -8,12 +8,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from exokernel.abi import pages
+from exokernel.abi.flags import ANY
 from exokernel.abi.layout import MAXIMUM_ENVIRONMENTS, PAGE_SHIFT, PAGE_SIZE, SLICES
 from exokernel.machine.memory import PhysicalMemory
 
 if TYPE_CHECKING:
     from exokernel.kernel.environment import Environment
     from exokernel.kernel.frames import Frame
+    from exokernel.kernel.requests import Request
 
 
 def _word(structure: Any, field: str) -> int:
@@ -64,7 +66,9 @@ class ExposedPages:
         table = first + 3 + ENVIRONMENT_PAGES
         self.frame_table_frames = range(table, table + self.frame_table_pages(memory.frames))
         self.machine = first << PAGE_SHIFT >> 3
-        self._queue = self.queue_frame << PAGE_SHIFT >> 3
+        queue = self.queue_frame << PAGE_SHIFT >> 3
+        self._free_rows = [queue + row * QUEUE_ROW_WORDS for row in reversed(range(pages.DISK_QUEUE_ENTRIES))]
+        """Of the disk queue, as indices of the memory's words."""
         self._environments = self.environment_frames.start << PAGE_SHIFT >> 3
         self._frames = table << PAGE_SHIFT >> 3
         self._free = 0
@@ -180,15 +184,23 @@ class ExposedPages:
         """How many environments there are."""
         self._words[self.machine + ENVIRONMENTS] = count
 
-    def disk_queue(self, rows: list[dict[str, int]]) -> None:
-        """The requests that wait or are being served, in order."""
-        self._words[self.machine + DISK_REQUESTS] = len(rows)
-        for index, row in enumerate(rows[: pages.DISK_QUEUE_ENTRIES]):
-            at = self._queue + index * QUEUE_ROW_WORDS
-            self._words[at] = row["environment"] | row["request"] << 32
-            self._words[at + 1] = row["sector"]
-            self._words[at + 2] = row["count"] | row["write"] << 32
-            self._words[at + 3] = row["frame"]
+    def disk_request(self, request: Request) -> None:
+        """A disk request has been made: it has a row of its own until it ends, unless all are taken."""
+        words = self._words
+        words[self.machine + DISK_REQUESTS] += 1
+        if self._free_rows:
+            at = request.row = self._free_rows.pop()
+            words[at] = request.environment.number | (request.number & 0xFFFF_FFFF) << 32
+            words[at + 1] = request.sector
+            words[at + 2] = request.count | request.write << 32
+            words[at + 3] = request.frame.number if request.frame is not None else ANY
+
+    def disk_request_ended(self, request: Request) -> None:
+        """A disk request has ended; its row is free."""
+        self._words[self.machine + DISK_REQUESTS] -= 1
+        if request.row is not None:
+            self._words[request.row] = 0
+            self._free_rows.append(request.row)
 
     def own_word(self, environment: Environment, index: int) -> int:
         """A word of an environment's own page: `index` is one of the constants of this module."""

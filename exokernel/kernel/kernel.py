@@ -29,9 +29,9 @@ from exokernel.kernel.core import Settings
 from exokernel.kernel.death import Cause
 from exokernel.kernel.environment import Context, Environment, State
 from exokernel.kernel.processor import Processor
+from exokernel.kernel.requests import DiskRequests, RequestDone
 from exokernel.kernel.revocation import HardLimit, Revocation, SampleTick
 from exokernel.kernel.scheduling import Scheduling
-from exokernel.kernel.sectors import RequestDone, SectorTable
 from exokernel.kernel.upcalls import UpcallDelivery
 from exokernel.kernel.waiting import RAX, WaitOver
 from exokernel.machine import costs
@@ -42,6 +42,7 @@ from exokernel.machine.cpu import Cpu
 from exokernel.machine.disk import Disk
 from exokernel.machine.memory import PhysicalMemory
 from exokernel.machine.watchdog import Watchdog
+from exokernel.policy.disk_scheduling import DiskPolicy, FirstComeFirstServed
 from exokernel.policy.memory import MemoryPolicy
 from exokernel.policy.scheduling import CpuPolicy, SliceEnd
 
@@ -81,10 +82,11 @@ class Kernel(Scheduling):
         cpu_policy: CpuPolicy,
         console: Console | None = None,
         settings: Settings | None = None,
+        disk_policy: DiskPolicy | None = None,
     ) -> None:
         super().__init__(memory, make_cpu, cpu_policy, console, settings)
         self.stop_requested = self._paused = False
-        self.disk = SectorTable(self, disk)
+        self.disk = DiskRequests(self, disk, disk_policy or FirstComeFirstServed(disk.sectors))
         self.upcalls = UpcallDelivery(self)
         self.revocation = Revocation(self, memory_policy)
         self.native_call = dispatch.native

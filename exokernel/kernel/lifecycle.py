@@ -8,7 +8,7 @@ from typing import Any
 from exokernel.abi.errors import Error
 from exokernel.abi.flags import Event
 from exokernel.abi.layout import MAXIMUM_ENVIRONMENTS, SLICES
-from exokernel.kernel import coroutines, transfer
+from exokernel.kernel import coroutines, partitions, transfer
 from exokernel.kernel.capabilities import ACCESS_ENTRIES, EVERY_RIGHT, Capability, name_of
 from exokernel.kernel.death import Cause, Death
 from exokernel.kernel.environment import Context, Environment, Limits, State, empty_ring
@@ -73,6 +73,7 @@ class Lifecycle(Waiting):
         """Make the first environment, which runs the coroutine that `start` makes and may hold every frame."""
         environment = self.create(None, self.memory.frames)
         environment.state = State.ALIVE
+        partitions.mount(self.disk, environment)
         environment.new_context(coroutine=start())
         self.exposed.environment(environment)
         self.consider(environment)
@@ -106,6 +107,7 @@ class Lifecycle(Waiting):
             self.frames.let_go(environment, self.frames.used[number])
         self.spaces.destroy(environment)
         self.disk.let_go_of_everything(environment)
+        self.disk.policy.ended(environment.number)
         del self.environments[environment.number]
         self._free_slots.append(environment.number % MAXIMUM_ENVIRONMENTS)
         self.ended[environment.number] = environment

@@ -58,7 +58,15 @@ COROUTINE_RESUMPTION: Final = 200
 Cycles of native and of Python code are not comparable; a coroutine declares real work with `charge`."""
 
 DISK_LATENCY: Final = 50_000
-"""Until a request's first sector moves: 50 microseconds, about a solid-state disk's.  The full models are another part."""
+"""Until a solid-state disk's first sector moves: 50 microseconds, the order of magnitude of a flash page's read."""
 
 DISK_SECTOR: Final = 1_000
 """One sector of 512 bytes: one microsecond, which is 512 MB/s."""
+
+DISK_PROGRAM: Final = 200_000
+"""What a forced write takes more: programming a flash page, 200 microseconds for single-level cells (Grupp et al.,
+Characterizing Flash Memory, MICRO 2009)."""
+
+DISK_FLUSH: Final = 500_000
+"""Emptying a solid-state disk's write cache: half a millisecond, between the 0.15 ms of a drive with a capacitor and the
+few milliseconds of one without (Won et al., Barrier-Enabled IO Stack for Flash Storage, FAST 2018); our choice."""

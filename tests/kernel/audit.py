@@ -175,9 +175,9 @@ def audit(kernel: Any, own_pages: bool = True) -> None:
     assert {number for number, frame in frames.used.items() if frame.table} == set(table_owner)
     assert words[kernel.exposed.machine + 4] == len(frames.free)
     reading = Counter(
-        request.frame.number for request in kernel.disk._queue if request.frame is not None and not request.write
+        request.frame.number for request in kernel.disk.queue.values() if request.frame is not None and not request.write
     )
-    using = Counter(request.frame.number for request in kernel.disk._queue if request.frame is not None)
+    using = Counter(request.frame.number for request in kernel.disk.queue.values() if request.frame is not None)
     for number in range(kernel.memory.frames):
         word = _frame_word(kernel, number)
         found = mappings.get(number, {})

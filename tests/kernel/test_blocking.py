@@ -98,7 +98,7 @@ def test_a_flush_ends_after_every_write_before_it() -> None:
                 await exo.write_sectors(sector, 8, frame)
             await exo.block(Event.DISK, await exo.flush())
             ends.append(int(made.disk.read(sector, 8) == b"W" * 4096))
-            ends.append(len(made.kernel.disk._queue))
+            ends.append(len(made.kernel.disk.queue))
 
         made.run(init)
         assert ends == [1, 0]

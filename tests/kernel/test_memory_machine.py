@@ -293,7 +293,7 @@ class Memory(RuleBasedStateMachine):
         ]
         reading = any(
             request.frame is not None and request.frame.number == number and not request.write
-            for request in self.kernel.disk._queue
+            for request in self.kernel.disk.queue.values()
         )
         flips = (granted & W and (granted & X or any(o & X for o in others))) or (
             granted & X and (reading or any(o & W for o in others))

@@ -112,7 +112,7 @@ def test_the_deadline_stands_still_while_the_victim_writes_up_to_the_hard_limit(
         await exo.share_sectors(sector, guest.number, 1, 15)
         await exo.start(guest.number, CODE, STACK_TOP, 0)
         await sleep(1_000)
-        made.disk.service_cycles = lambda count: 600_000  # type: ignore[method-assign]
+        made.disk.service_cycles = lambda *request: 600_000  # type: ignore[method-assign]
         victim = environment(made, guest)
         held = len(victim.held)
         made.kernel.revocation.ask(victim, 1, None)
@@ -138,7 +138,7 @@ def test_a_write_that_takes_for_ever_helps_no_longer_than_the_hard_limit() -> No
         await exo.share_sectors(sector, guest.number, 1, 15)
         await exo.start(guest.number, CODE, STACK_TOP, 0)
         await sleep(1_000)
-        made.disk.service_cycles = lambda count: 10 * HARD  # type: ignore[method-assign]
+        made.disk.service_cycles = lambda *request: 10 * HARD  # type: ignore[method-assign]
         victim = environment(made, guest)
         held = len(victim.held)
         made.kernel.revocation.ask(victim, 1, None)
