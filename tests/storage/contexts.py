@@ -1,0 +1,149 @@
+"""Several contexts of one environment at work at the same time, over the disk of a DiskMachine.
+
+    results = together(machine, [first, second])        # async def first(volume) -> anything
+
+The environment's library is in Python; each job runs in a context of its own, as the handler of a call.  What a job raises
+is raised here.  `hog` is what another environment does meanwhile, and `release` answers the kernel's request for frames.
+"""
+
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+from exokernel.abi.downcalls import Exo
+from exokernel.abi.errors import Error, Refused
+from exokernel.abi.flags import ANY, SELF, Event, Rights, Sharing
+from exokernel.abi.layout import OWN_PAGE
+from exokernel.abi.pages import OwnPage, offset_of
+from libos.storage.volume import Volume
+from tests.storage.kit import DiskMachine
+
+WOKEN = OWN_PAGE + offset_of(OwnPage, "events") + 8 * Event.WOKEN
+FRAMES = OWN_PAGE + offset_of(OwnPage, "events") + 8 * Event.FRAMES
+Job = Callable[[Volume], Awaitable[Any]]
+Release = Callable[[int], Awaitable[int]]
+
+
+class Restless(Exo):
+    """Down-calls after which others of the environment may have their turn, as seeded chance has it."""
+
+    def __init__(self, seed: int, probability: float = 0.3) -> None:
+        self._random = random.Random(seed)
+        self._probability = probability
+
+    async def _pause(self) -> None:
+        while self._random.random() < self._probability:
+            await super().block(Event.TIME, 0, await super().time() + self._random.randint(1, 20_000))
+
+    async def read(self, va: int, size: int) -> bytes:
+        data = await super().read(va, size)
+        await self._pause()
+        return data
+
+    async def read_if_mapped(self, va: int, size: int) -> bytes | None:
+        data = await super().read_if_mapped(va, size)
+        await self._pause()
+        return data
+
+    async def write_if_mapped(self, va: int, data: bytes) -> bool:
+        done = await super().write_if_mapped(va, data)
+        await self._pause()
+        return done
+
+    async def read_sectors(self, sector: int, count: int, frame: int, offset: int = 0, flags: int = 0) -> int:
+        request = await super().read_sectors(sector, count, frame, offset, flags)
+        await self._pause()
+        return request
+
+    async def write_sectors(self, sector: int, count: int, frame: int, offset: int = 0, flags: int = 0) -> int:
+        request = await super().write_sectors(sector, count, frame, offset, flags)
+        await self._pause()
+        return request
+
+    async def alloc_page(self, frame: int = ANY, env: int = SELF) -> int:
+        number = await super().alloc_page(frame, env)
+        await self._pause()
+        return number
+
+    async def dealloc_page(self, frame: int, env: int = SELF) -> int:
+        number = await super().dealloc_page(frame, env)
+        await self._pause()
+        return number
+
+
+class _Library:
+    """Runs each job as a call comes for it."""
+
+    def __init__(self, volume: Volume, jobs: Sequence[Job]) -> None:
+        self._volume = volume
+        self._jobs = jobs
+        self.results: list[Any] = [None] * len(jobs)
+        self.errors: list[BaseException] = []
+        self.finished = 0
+
+    async def call(self, context: int, caller: int, a: int, b: int, c: int, d: int, awaited: int) -> None:
+        try:
+            self.results[a] = await self._jobs[a](self._volume)
+        except Exception as error:
+            self.errors.append(error)
+        self.finished += 1
+        await Exo().wake(SELF)
+
+    async def main(self) -> None:
+        while self.finished < len(self._jobs):
+            seen = int.from_bytes(await Exo().read(WOKEN, 8), "little")
+            if self.finished < len(self._jobs):
+                await Exo().block(Event.WOKEN, seen)
+
+
+class _Releasing(_Library):
+    """One that gives frames back when it is asked."""
+
+    def __init__(self, volume: Volume, jobs: Sequence[Job], release: Release) -> None:
+        super().__init__(volume, jobs)
+        self._release = release
+
+    async def please_release_page(self, context: int, count: int, frame: int, deadline: int) -> None:
+        try:
+            await self._release(count)
+        except Exception as error:
+            self.errors.append(error)
+
+
+def together(
+    machine: DiskMachine, jobs: Sequence[Job], *, exo: Exo | None = None, release: Release | None = None,
+    quota: int = ANY, hog: Callable[[], Awaitable[None]] | None = None,
+) -> list[Any]:  # fmt: skip
+    """Run the jobs at the same time; gives what they gave."""
+    volume = Volume(exo or Exo(), 0, machine.sectors)
+    library = _Library(volume, jobs) if release is None else _Releasing(volume, jobs, release)
+
+    async def main(_: Volume) -> None:
+        own = Exo()
+        worker = await own.create_environment(quota)
+        await own.share_sectors(0, worker, Sharing.LOAN, Rights.READ | Rights.WRITE)
+        await own.set_library(worker, library)
+        await own.start_coroutine(worker, library.main())
+        others = []
+        if hog is not None:
+            others.append(await own.create_environment())
+            await own.start_coroutine(others[0], hog())
+        for index in range(len(jobs)):
+            while True:
+                try:
+                    await own.send(worker, index)
+                    break
+                except Refused as refused:
+                    assert refused.error is Error.BUSY
+                    await own.yield_()
+        await own.block(Event.EXIT, worker)
+        for other in others:
+            with suppress(Refused):
+                await own.destroy(other)
+
+    machine.run(main)
+    if library.errors:
+        raise library.errors[0]
+    assert library.finished == len(jobs), machine.kernel.deaths
+    return library.results
