@@ -29,7 +29,9 @@ class Errno(IntEnum):
     ENOENT = 2
     EIO = 5
     EBADF = 9
+    ENOMEM = 12
     EACCES = 13
+    EFAULT = 14
     EEXIST = 17
     EXDEV = 18
     ENOTDIR = 20
@@ -58,7 +60,9 @@ _SENTENCES: Final = {
     Errno.ENOENT: "there is no such file or directory",
     Errno.EIO: "the disk reported an error, or what is on it makes no sense",
     Errno.EBADF: "this file is not open",
+    Errno.ENOMEM: "there is no memory left",
     Errno.EACCES: "permission denied",
+    Errno.EFAULT: "the memory for it is not there",
     Errno.EEXIST: "it exists already",
     Errno.EXDEV: "it lies in another file system",
     Errno.ENOTDIR: "a part of the path is not a directory",

@@ -1,0 +1,46 @@
+"""File systems by name: what `--fs NAME` chooses from."""
+
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from libos.filesystems.ext3.filesystem import Ext3
+from libos.filesystems.interface import FileSystem
+from libos.filesystems.memory import MemoryFileSystem
+from libos.storage.volume import Volume
+
+
+class Mount(Protocol):
+    """Makes a file system usable."""
+
+    def __call__(self, volume: Volume, *, base: int, read_only: bool = False) -> Awaitable[FileSystem]:
+        """Mount what is on the volume, with a cache at `base`; see the file system for what it raises."""
+        ...
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of file system: a sentence about it, how to mount one, and whether it keeps its files on the volume."""
+
+    summary: str
+    mount: Mount
+    on_disk: bool
+
+
+async def _ext3(volume: Volume, *, base: int, read_only: bool = False) -> FileSystem:
+    return await Ext3.mount(volume, base=base, read_only=read_only)
+
+
+async def _memory(volume: Volume, *, base: int, read_only: bool = False) -> FileSystem:
+    return MemoryFileSystem(read_only=read_only)
+
+
+FILE_SYSTEMS: Final = {
+    "ext3": Kind("the journalled file system of Linux, revision 1, on a partition or a whole disk", _ext3, True),
+    "memory": Kind("files in memory, empty at first and gone at the end", _memory, False),
+}
+
+
+def summaries() -> dict[str, str]:
+    """The names of the file systems, with a sentence about each."""
+    return {name: kind.summary for name, kind in FILE_SYSTEMS.items()}
