@@ -1,0 +1,109 @@
+"""Mounting and unmounting: the order in which the parts of a file system can be trusted."""
+
+from libos.filesystems.ext3.allocation import Allocation, load
+from libos.filesystems.ext3.blockmap import BlockMaps
+from libos.filesystems.ext3.geometry import Geometry, decode
+from libos.filesystems.ext3.inodes import Inodes
+from libos.filesystems.ext3.journal import Journal
+from libos.filesystems.ext3.layout import ROOT_INODE, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE
+from libos.filesystems.ext3.mounted import Mounted
+from libos.filesystems.ext3.nojournal import NoJournal
+from libos.filesystems.ext3.orphans import Orphans
+from libos.filesystems.ext3.superblock import LiveSuperblock
+from libos.filesystems.ext3.transactions import Deferred, Transactions
+from libos.filesystems.ext3.xattrs import Attributes
+from libos.filesystems.interface import CorruptFileSystem
+from libos.storage.cache import BlockCache
+from libos.storage.volume import Volume
+
+_CYCLES_PER_SECOND = 1_000_000_000
+
+
+async def mount(volume: Volume, *, base: int, capacity: int, mode: str, read_only: bool, epoch: int) -> Mounted:
+    """The parts of a mounted file system.  First the superblock; from it the block size, so that there is a cache; the
+    journal, found without its own help and recovered; then everything again, as it is after the recovery."""
+    geometry = decode(await _superblock(volume, base), volume.size)
+    cache = BlockCache(volume, geometry.block_size, base, capacity)
+    try:
+        return await _assemble(cache, geometry, mode, read_only, epoch)
+    except BaseException:
+        await cache.close()
+        raise
+
+
+async def _superblock(volume: Volume, base: int) -> bytes:
+    if volume.size < SUPERBLOCK_OFFSET + SUPERBLOCK_SIZE:
+        raise CorruptFileSystem(f"The volume has {volume.size} bytes, too few for a file system.")
+    cache = BlockCache(volume, SUPERBLOCK_SIZE, base, 1)
+    try:
+        return await cache.read(SUPERBLOCK_OFFSET // SUPERBLOCK_SIZE)
+    finally:
+        await cache.close()
+
+
+async def _assemble(cache: BlockCache, geometry: Geometry, mode: str, read_only: bool, epoch: int) -> Mounted:
+    raw = await cache.read(geometry.superblock_block, geometry.superblock_offset, SUPERBLOCK_SIZE)
+    journal: Transactions = NoJournal(cache)
+    if geometry.has_journal and (geometry.needs_recovery or not read_only):
+        places = await journal_places(await _parts(cache, geometry, raw, journal, epoch))
+        journal = await Journal.open(cache, places, geometry.blocks, mode)
+        raw = await cache.read(geometry.superblock_block, geometry.superblock_offset, SUPERBLOCK_SIZE)
+        geometry = decode(raw, cache.volume.size)
+        if read_only or geometry.unknown_read_only:
+            mounted = await _parts(cache, geometry, raw, journal, epoch)
+            mounted.superblock.end(await mounted.time(), True, False)
+            await mounted.superblock.write(cache)
+    mounted = await _parts(cache, geometry, raw, journal, epoch)
+    mounted.read_only = read_only or bool(geometry.unknown_read_only)
+    if not mounted.read_only:
+        mounted.superblock.begin(await mounted.time(), geometry.has_journal)
+        await mounted.superblock.write(cache)
+        await mounted.orphans.load()
+        await mounted.orphans.process()
+    root = await mounted.inodes.get(ROOT_INODE)
+    if not root.is_directory:
+        raise CorruptFileSystem("The root of the file system is not a directory.")
+    return mounted
+
+
+async def _parts(cache: BlockCache, geometry: Geometry, raw: bytes, journal: Transactions, epoch: int) -> Mounted:
+    exo = cache.volume.exo
+
+    async def time() -> int:
+        return epoch + await exo.time() // _CYCLES_PER_SECOND
+
+    journal.before_commit.clear()
+    deferred = Deferred(journal)
+    superblock = LiveSuperblock(raw, geometry, deferred)
+    allocation: Allocation = await load(cache, geometry, journal, deferred)
+    inodes = Inodes(cache, geometry, journal, deferred, allocation, time)
+    maps = BlockMaps(cache, geometry, journal, deferred, allocation)
+    attributes = Attributes(cache, geometry, journal, allocation)
+    orphans = Orphans(geometry, journal, superblock, allocation, inodes, maps, attributes)
+    return Mounted(cache, geometry, journal, allocation, inodes, maps, orphans, attributes, superblock, time)
+
+
+async def journal_places(mounted: Mounted) -> list[int]:
+    """The block numbers of the journal, in order.  Raises CorruptFileSystem if its inode makes no sense."""
+    geometry = mounted.geometry
+    inode = await mounted.inodes.load(geometry.journal_inode)
+    if not inode.is_regular or not inode.links or inode.size > geometry.blocks * geometry.block_size:
+        raise CorruptFileSystem(f"Inode {inode.number} should be the journal, and cannot be.")
+    places: list[int] = []
+    for run in await mounted.maps.runs(inode, 0, inode.size // geometry.block_size):
+        if mounted.allocation.is_metadata(run.block, run.count):
+            raise CorruptFileSystem("The journal has a hole, or blocks that it cannot have.")
+        places.extend(range(run.block, run.block + run.count))
+    return places
+
+
+async def unmount(mounted: Mounted) -> None:
+    """All is on the medium and marked so, unless the file system was given up; then the frames are given back."""
+    if not mounted.read_only:
+        await mounted.orphans.process()
+        await mounted.journal.checkpoint()
+        superblock, allocation = mounted.superblock, mounted.allocation
+        superblock.record(allocation.free_blocks, allocation.free_inodes)
+        superblock.end(await mounted.time(), mounted.geometry.has_journal, mounted.was_clean)
+        await superblock.write(mounted.cache)
+    await mounted.cache.close()

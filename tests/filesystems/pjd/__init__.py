@@ -1,0 +1,1 @@
+"""The rules of POSIX for files, group by group, as a table of small scripts."""

@@ -1,0 +1,594 @@
+"""The journal: whatever is lost when the power goes, recovery leads to a committed state, and none that was promised is
+lost; e2fsprogs replays our log and we theirs; a log that makes no sense is refused before anything is written."""
+
+import random
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given
+
+from exokernel.abi.layout import SECTOR_SIZE
+from exokernel.machine.disk import Written
+from libos.filesystems.ext3.journal import Journal, Mode
+from libos.filesystems.ext3.layout import (
+    SUPERBLOCK_OFFSET,
+    CommitHeader,
+    Incompatible,
+    JournalBlock,
+    JournalBlockTag,
+    JournalHeader,
+    JournalIncompatible,
+    JournalRevokeHeader,
+    JournalSuperblock,
+    TagFlags,
+)
+from libos.filesystems.ext3.log import Log, Tag, is_later
+from libos.filesystems.ext3.nojournal import NoJournal
+from libos.filesystems.ext3.records import JOURNAL_SUPERBLOCK_OFFSETS, SUPERBLOCK_OFFSETS
+from libos.filesystems.ext3.recovery import Recovered
+from libos.filesystems.interface import CorruptFileSystem, Errno, FileSystemError
+from libos.storage.cache import BlockCache
+from libos.storage.volume import Volume
+from tests.filesystems import judges
+from tests.filesystems.logged import (
+    BASE,
+    BLOCK,
+    BLOCKS,
+    MAGIC,
+    History,
+    Model,
+    Settings,
+    Workload,
+    empty_image,
+    get,
+    image_after,
+    places,
+    put,
+    recover_image,
+    run,
+    superblock,
+)
+from tests.machine_kit import examples
+from tests.storage.kit import DiskMachine
+
+STEPS = ["operation"] * 6 + ["commit"] * 2 + ["release", "write back", "checkpoint"]
+NUMBERS = st.integers(0, 0xFFFF_FFFF)
+SEEDS = st.integers(0, 1 << 20)
+steps = st.lists(st.sampled_from(STEPS), min_size=4, max_size=70)
+safe_settings = st.builds(
+    Settings,
+    log=st.sampled_from([18, 24, 40, 80]),
+    mode=st.sampled_from([Mode.ORDERED, Mode.ORDERED, Mode.JOURNAL]),
+    capacity=st.sampled_from([20, 32, 64]),
+    version=st.sampled_from([1, 2]),
+    sequence=st.sampled_from([1, 0xFFFF_FFF0]),
+)
+kept = st.sampled_from([0.0, 0.5, 0.9, 1.0])
+
+
+def log_of(size: int = 40, **fields: int) -> Log:
+    return Log(range(100, 100 + size), BLOCK, superblock(range(size), **fields))
+
+
+# Blocks of the log.
+
+
+@given(SEEDS, st.lists(st.builds(Tag, NUMBERS, st.booleans()), min_size=1, max_size=124))
+def test_the_tags_of_a_descriptor_block_are_read_as_they_were_written(sequence: int, tags: list[Tag]) -> None:
+    log = log_of()
+    block = log.descriptor(sequence, tags).ljust(BLOCK, b"\0")
+    assert len(block) == BLOCK
+    assert log.header(block) == (JournalBlock.DESCRIPTOR, sequence)
+    assert list(log.tags(block)) == tags
+    first = JournalBlockTag.parse(block[JournalHeader.sizeof() :])
+    assert first.block == tags[0].block
+    assert not first.flags & TagFlags.SAME_UUID
+    assert bool(first.flags & TagFlags.LAST) is (len(tags) == 1)
+
+
+def test_a_descriptor_block_takes_as_many_tags_as_fit() -> None:
+    log = log_of()
+    tags = [Tag(number, False) for number in range(log.tags_in_a_descriptor)]
+    assert BLOCK - 8 < len(log.descriptor(1, tags)) <= BLOCK
+    assert len(log.revoke(1, range(log.revokes_in_a_block))) == BLOCK
+
+
+@given(SEEDS, st.lists(NUMBERS, max_size=252))
+def test_the_numbers_of_a_revoke_block_are_read_as_they_were_written(sequence: int, numbers: list[int]) -> None:
+    log = log_of()
+    block = log.revoke(sequence, numbers).ljust(BLOCK, b"\0")
+    assert log.header(block) == (JournalBlock.REVOKE, sequence)
+    assert list(log.revoked(block)) == numbers
+    assert JournalRevokeHeader.parse(block).count == 16 + 4 * len(numbers)
+
+
+def test_a_commit_block_and_a_superblock_are_what_their_declarations_say() -> None:
+    log = log_of()
+    commit = CommitHeader.parse(log.commit(7))
+    assert (commit.header.blocktype, commit.header.sequence) == (JournalBlock.COMMIT, 7)
+    parsed = JournalSuperblock.parse(log.superblock(3, 9))
+    assert (parsed.start, parsed.sequence, parsed.maxlen, parsed.first) == (3, 9, 40, 1)
+    assert parsed.feature_incompat == JournalIncompatible.REVOKE
+
+
+def test_a_superblock_of_version_1_becomes_one_of_version_2_without_what_was_behind_its_fields() -> None:
+    old = bytearray(superblock(range(40), version=1))
+    old[JOURNAL_SUPERBLOCK_OFFSETS["feature_compat"] :] = b"\xff" * (BLOCK - JOURNAL_SUPERBLOCK_OFFSETS["feature_compat"])
+    parsed = JournalSuperblock.parse(Log(range(40), BLOCK, bytes(old)).superblock(0, 5))
+    assert parsed.header.blocktype == JournalBlock.SUPERBLOCK_V2
+    assert (parsed.nr_users, parsed.feature_incompat, parsed.feature_compat) == (1, JournalIncompatible.REVOKE, 0)
+    assert parsed.uuid == bytes(16)
+
+
+@given(NUMBERS, st.integers(1, (1 << 31) - 1))
+def test_sequence_numbers_go_round(sequence: int, distance: int) -> None:
+    assert is_later((sequence + distance) % (1 << 32), sequence)
+    assert not is_later(sequence, (sequence + distance) % (1 << 32))
+    assert not is_later(sequence, sequence)
+
+
+def test_positions_go_round_within_the_ring() -> None:
+    log = log_of(10)
+    assert [log.after(8, count) for count in range(4)] == [8, 9, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"header.magic": 0}, "does not begin with a superblock"),
+        ({"header.blocktype": 1}, "does not begin with a superblock"),
+        ({"blocksize": 4096}, "blocks of 4096 bytes"),
+        ({"maxlen": 41}, "41 blocks, and its inode 40"),
+        ({"first": 0}, "cannot be blocks 0 to 40"),
+        ({"first": 40}, "cannot be blocks 40 to 40"),
+        ({"start": 40}, "begins at block 40"),
+        ({"feature_incompat": JournalIncompatible.BITS_64}, "needs BITS_64, which this library does not know"),
+        ({"feature_incompat": JournalIncompatible.ASYNC_COMMIT}, "needs ASYNC_COMMIT"),
+        ({"feature_incompat": JournalIncompatible.CSUM_V2}, "needs CSUM_V2"),
+        ({"feature_incompat": JournalIncompatible.CSUM_V3}, "needs CSUM_V3"),
+        ({"feature_incompat": JournalIncompatible.FAST_COMMIT | 1}, "needs FAST_COMMIT"),
+        ({"feature_incompat": 0x1000}, "needs 0x1000"),
+        ({"feature_ro_compat": 4}, "needs read-only 0x4"),
+        ({"nr_users": 2}, "shared by several"),
+    ],
+)
+def test_a_journal_that_cannot_be_or_is_not_known_is_refused(fields: dict[str, int], sentence: str) -> None:
+    with pytest.raises(CorruptFileSystem, match=sentence):
+        log_of(40, **fields)
+
+
+# Crashes.
+
+
+def crash(history: History, fraction: float, seed: int, keep: float) -> tuple[int, bytes]:
+    length = round(fraction * len(history.record))
+    return length, image_after(history.image, history.record[:length], random.Random(seed), keep)
+
+
+@examples(350)
+@given(SEEDS, steps, safe_settings, st.lists(st.tuples(st.floats(0, 1), kept), min_size=1, max_size=4))
+def test_after_any_crash_recovery_finds_the_last_promised_state_or_the_one_on_its_way(
+    seed: int, steps: list[str], settings: Settings, crashes: list[tuple[float, float]]
+) -> None:
+    history = run(seed, steps, settings)
+    for fraction, keep in crashes:
+        length, image = crash(history, fraction, seed, keep)
+        _, recovered = recover_image(image, history.journal)
+        assert history.promises_kept(recovered, length)
+
+
+@examples(120)
+@given(SEEDS, steps, steps, safe_settings, st.floats(0, 1), st.floats(0, 1), kept)
+def test_a_crash_after_or_in_the_recovery_from_a_crash_leads_to_a_promised_state_too(
+    seed: int, first: list[str], second: list[str], settings: Settings, one: float, two: float, keep: float
+) -> None:
+    history = run(seed, first, settings)
+    _, image = crash(history, one, seed, keep)
+    again = run(seed + 1, second, settings, history, image)
+    length, image = crash(again, two, seed, keep)
+    _, recovered = recover_image(image, history.journal)
+    assert again.promises_kept(recovered, length)
+
+
+@pytest.mark.parametrize("mode", [Mode.ORDERED, Mode.JOURNAL])
+def test_a_crash_at_every_prefix_with_nothing_or_half_or_everything_kept(mode: Mode) -> None:
+    chooser = random.Random(5)
+    history = run(11, [chooser.choice(STEPS) for _ in range(40)], Settings(log=18, mode=mode))
+    for length in range(len(history.record) + 1):
+        for keep in (0.0, 0.5, 1.0):
+            image = image_after(history.image, history.record[:length], random.Random(length), keep)
+            _, recovered = recover_image(image, history.journal)
+            assert history.promises_kept(recovered, length), f"after {length} records, keeping {keep}"
+
+
+# The judges: a real ext3 image, whose free blocks the transactions change.
+
+FREE = range(5000, 5120)
+
+
+def ext3_image() -> tuple[bytes, list[int]]:
+    """An image of 8 MiB that mkfs.ext3 has made, and where its journal lies."""
+    image = judges.make_ext3(8 << 20)
+    listed = judges.debugfs(image, ["stat <8>"])
+    found: list[int] = []
+    for name, first, last in re.findall(r"\(([\w-]+)\):(\d+)(?:-(\d+))?", listed.split("BLOCKS:")[1]):
+        if "IND" not in name:
+            found += range(int(first), int(last or first) + 1)
+    assert len(found) == 1024
+    free = {int(number) for number in judges.debugfs(image, [f"ffb 200 {FREE.start}"]).split() if number.isdigit()}
+    assert free.issuperset(FREE)
+    return image, found
+
+
+def needing_recovery(image: bytes) -> bytes:
+    """The image with the mark that its journal has to be replayed."""
+    at = SUPERBLOCK_OFFSET + SUPERBLOCK_OFFSETS["feature_incompat"]
+    return image[:at] + bytes([image[at] | Incompatible.RECOVER]) + image[at + 1 :]
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_e2fsck_replays_our_journal(seed: int) -> None:
+    image, journal_places = ext3_image()
+    chooser = random.Random(seed)
+    with DiskMachine(len(image) // SECTOR_SIZE) as machine:
+        machine.load(needing_recovery(image))
+
+        async def main(volume: Volume) -> tuple[dict[int, bytes], int]:
+            cache = BlockCache(volume, BLOCK, BASE, 256)
+            journal = await Journal.open(cache, journal_places, 8192)
+            work = Workload(journal, Model(), seed, lambda: 0, FREE)
+            for _ in range(700):
+                await work.operation()
+                if chooser.random() < 0.2:
+                    await work.commit()
+            await work.commit()
+            state = dict(work.model.contents)
+            await work.operation()
+            return state, len(work.model.commits)
+
+        state, commits = machine.run(main)
+        left = machine.image()
+    assert commits > 100
+    recovered = judges.recover(left)
+    assert any(get(left, block) != contents for block, contents in state.items()), "there was something to replay"
+    assert all(get(recovered, block) == contents for block, contents in state.items())
+    _, ours = recover_image(left, journal_places, 8192)
+    assert all(get(ours, block) == get(recovered, block) for block in FREE)
+
+
+def test_we_replay_a_journal_that_debugfs_has_written(tmp_path: Path) -> None:
+    image, journal_places = ext3_image()
+    path = tmp_path / "image"
+    path.write_bytes(image)
+    chooser = random.Random(8)
+    commands = ["jo"]
+    for number in range(40):
+        blocks = chooser.sample(FREE, chooser.randint(1, 30))
+        source = tmp_path / f"source{number}"
+        fillings = [chooser.randbytes(BLOCK) for _ in blocks]
+        source.write_bytes(b"".join(MAGIC + one[4:] if chooser.random() < 0.3 else one for one in fillings))
+        commands.append(f"jw -b {','.join(map(str, blocks))} {source}")
+        if chooser.random() < 0.5:
+            commands.append(f"jw -r {','.join(map(str, chooser.sample(FREE, 20)))}")
+    commands += [f"jw -c -b {FREE[0]} {source}", "jc"]
+    judges.debugfs(path, commands, write=True)
+    left = path.read_bytes()
+    dump = judges.debugfs(path, ["logdump -a"])
+    assert "revoke" in dump
+    did, ours = recover_image(left, journal_places, 8192)
+    theirs = judges.recover(left)
+    assert did.transactions > 50
+    assert did.revoked > 0
+    assert get(left, FREE[0]) != get(ours, FREE[0])
+    assert all(get(ours, block) == get(theirs, block) for block in range(8192) if block not in journal_places and block > 1)
+
+
+# Logs that make no sense.
+
+
+def logged_image(*blocks: bytes, start: int = 1, sequence: int = 1) -> tuple[bytes, list[int]]:
+    """A disk whose log has these blocks from `start` on."""
+    journal = places(40)
+    image = empty_image(journal, start=start, sequence=sequence, feature_incompat=1)
+    log = log_of()
+    for offset, contents in enumerate(blocks):
+        put(image, journal[log.after(start, offset)], contents)
+    return bytes(image), journal
+
+
+def test_a_transaction_is_replayed_and_the_log_is_empty_afterwards() -> None:
+    log = log_of()
+    data = [bytes([n]) * BLOCK for n in range(3)]
+    tags = [Tag(5, False), Tag(6, False), Tag(7, True)]
+    image, journal = logged_image(log.descriptor(4, tags), *data, log.commit(4), start=38, sequence=4)
+    did, recovered = recover_image(image, journal)
+    assert did == Recovered(transactions=1, replayed=3, revoked=0)
+    assert [get(recovered, block) for block in (5, 6)] == data[:2]
+    assert get(recovered, 7) == MAGIC + data[2][4:]
+    parsed = JournalSuperblock.parse(get(recovered, journal[0]))
+    assert parsed.start == 0
+    assert parsed.sequence == 6
+    assert recover_image(recovered, journal) == (Recovered(), recovered)
+
+
+def test_a_transaction_without_a_commit_block_or_with_another_number_never_happened() -> None:
+    log = log_of()
+    data = bytes([1]) * BLOCK
+    for end in (b"", log.commit(2), b"\0" * BLOCK, JournalHeader.build({"magic": 1, "blocktype": 2, "sequence": 1})):
+        image, journal = logged_image(log.descriptor(1, [Tag(5, False)]), data, end)
+        did, recovered = recover_image(image, journal)
+        assert did == Recovered()
+        assert get(recovered, 5) == bytes(BLOCK)
+
+
+def test_a_revocation_counts_for_its_own_transaction_and_earlier_ones_wherever_it_stands() -> None:
+    log = log_of()
+    one, two, three = (bytes([n]) * BLOCK for n in (1, 2, 3))
+    image, journal = logged_image(
+        log.descriptor(1, [Tag(5, False), Tag(6, False)]), one, one, log.commit(1),
+        log.descriptor(2, [Tag(7, False)]), two, log.revoke(2, [5, 7]), log.commit(2),
+        log.descriptor(3, [Tag(5, False)]), three, log.commit(3),
+        log.revoke(4, [5, 6]),
+    )  # fmt: skip
+    did, recovered = recover_image(image, journal)
+    assert did == Recovered(transactions=3, replayed=2, revoked=2)
+    assert [get(recovered, block) for block in (5, 6, 7)] == [three, one, bytes(BLOCK)]
+
+
+def test_the_last_revocation_of_a_block_counts() -> None:
+    log = log_of()
+    one = bytes([1]) * BLOCK
+    image, journal = logged_image(
+        log.revoke(1, [5]), log.commit(1), log.descriptor(2, [Tag(5, False)]), one, log.commit(2),
+        log.revoke(3, [5]), log.commit(3),
+    )  # fmt: skip
+    assert recover_image(image, journal)[0] == Recovered(transactions=3, replayed=0, revoked=1)
+
+
+@pytest.mark.parametrize(
+    ("blocks", "sentence"),
+    [
+        ([("descriptor", [Tag(BLOCKS, False)]), bytes(BLOCK)], "changes block 160, outside the file system"),
+        ([("descriptor", [Tag(places(40)[3], False)]), bytes(BLOCK)], "which is the journal's own"),
+        ([("revoke", 15)], "cannot have 15 bytes"),
+        ([("revoke", 18)], "cannot have 18 bytes"),
+        ([("revoke", BLOCK + 4)], "cannot have 1028 bytes"),
+        ([("revoke", 0xFFFFFFFC)], "cannot have 4294967292 bytes"),
+        ([("descriptor", [Tag(5, False)] * 60), *[bytes(BLOCK)] * 30], "goes round in a circle"),
+    ],
+)  # fmt: skip
+def test_a_log_that_makes_no_sense_is_refused_and_nothing_is_written(blocks: Sequence[object], sentence: str) -> None:
+    log = log_of()
+    made = [log.descriptor(1, [Tag(5, False)]), b"\1" * BLOCK, log.commit(1)]
+    for block in blocks:
+        match block:
+            case ("descriptor", tags):
+                made.append(log.descriptor(2, tags))
+            case ("revoke", size):
+                header = {"magic": 0xC03B3998, "blocktype": JournalBlock.REVOKE, "sequence": 2}
+                made.append(JournalRevokeHeader.build({"header": header, "count": size}))
+            case _:
+                made.append(block)
+    image, journal = logged_image(*made, log.commit(2))
+    with DiskMachine(BLOCKS * 2, memory=2 << 20) as machine:
+        machine.load(image)
+
+        async def main(volume: Volume) -> None:
+            await Journal.open(BlockCache(volume, BLOCK, BASE, 32), journal, BLOCKS)
+
+        with pytest.raises(CorruptFileSystem, match=sentence):
+            machine.run(main)
+        assert machine.image() == image
+
+
+@examples(300)
+@given(SEEDS, st.lists(st.tuples(st.integers(0, 39), st.integers(0, 8 * 32 - 1), NUMBERS), min_size=1, max_size=6))
+def test_a_journal_with_wrong_bits_is_refused_or_changes_only_blocks_of_the_file_system(
+    seed: int, flips: list[tuple[int, int, int]]
+) -> None:
+    history = run(seed, ["operation", "operation", "commit"] * 4, Settings())
+    image = bytearray(image_after(history.image, history.record, random.Random(0), 1.0))
+    for index, word, value in flips:
+        at = history.journal[index] * BLOCK + 4 * (word % 24)
+        image[at : at + 4] = value.to_bytes(4, "big") if value % 3 else (value % 64).to_bytes(4, "big")
+    with DiskMachine(BLOCKS * 2, memory=2 << 20) as machine:
+        machine.load(bytes(image))
+        record = machine.disk.record = []
+
+        async def main(volume: Volume) -> None:
+            await Journal.open(BlockCache(volume, BLOCK, BASE, 32), history.journal, 60)
+
+        with suppress(CorruptFileSystem):
+            machine.run(main)
+        for one in record:
+            if isinstance(one, Written):
+                assert one.sector // 2 < 60 or one.sector // 2 == history.journal[0]
+
+
+# The running journal.
+
+
+def test_a_commit_with_nothing_to_commit_writes_nothing_and_one_commit_is_for_all() -> None:
+    with DiskMachine(BLOCKS * 2) as machine:
+        journal_places = places(40)
+        machine.load(bytes(empty_image(journal_places)))
+        record = machine.disk.record = []
+
+        async def main(volume: Volume) -> None:
+            journal = await Journal.open(BlockCache(volume, BLOCK, BASE, 32), journal_places, BLOCKS)
+            await journal.commit()
+            assert not record
+            for block in (3, 4):
+                async with journal.operation(1):
+                    await journal.fresh(block, b"x")
+            mine = journal.transaction
+            assert journal.committed < mine
+            await journal.commit()
+            assert journal.committed == mine
+            commits = [one for one in record if isinstance(one, Written) and one.forced]
+            assert len(commits) == 1
+            before = len(record)
+            await journal.commit()
+            assert len(record) == before
+
+        machine.run(main)
+
+
+def test_a_block_that_was_freed_may_be_used_again_only_when_that_is_durable() -> None:
+    with DiskMachine(BLOCKS * 2) as machine:
+        journal_places = places(40)
+        machine.load(bytes(empty_image(journal_places)))
+
+        async def main(volume: Volume) -> None:
+            journal = await Journal.open(BlockCache(volume, BLOCK, BASE, 32), journal_places, BLOCKS)
+            async with journal.operation(2):
+                await journal.fresh(3)
+                await journal.forget(4)
+                journal.forget_data(5)
+            assert [journal.may_reuse(block) for block in (3, 4, 5)] == [True, False, False]
+            await journal.commit()
+            assert journal.may_reuse(4)
+            assert journal.may_reuse(5)
+
+        machine.run(main)
+
+
+def crashed(main: Callable[[Journal, BlockCache], Awaitable[None]]) -> tuple[bytes, list[int]]:
+    """What is on the medium when the power goes at the end of `main`."""
+    journal_places = places(40)
+    with DiskMachine(BLOCKS * 2) as machine:
+        machine.load(bytes(empty_image(journal_places)))
+
+        async def first(volume: Volume) -> None:
+            cache = BlockCache(volume, BLOCK, BASE, 32)
+            await main(await Journal.open(cache, journal_places, BLOCKS), cache)
+
+        machine.run(first)
+        return machine.image(), journal_places
+
+
+def test_a_block_freed_and_changed_again_in_one_transaction_is_replayed() -> None:
+    async def main(journal: Journal, cache: BlockCache) -> None:
+        async with journal.operation(1):
+            await journal.fresh(3, b"old")
+        await journal.commit()
+        async with journal.operation(1):
+            await journal.forget(3)
+            await journal.fresh(3, b"new")
+        await journal.commit()
+
+    image, journal_places = crashed(main)
+    assert get(image, 3) == bytes(BLOCK)
+    assert get(recover_image(image, journal_places)[1], 3).startswith(b"new")
+
+
+def test_a_copy_in_the_log_never_begins_with_the_magic_number() -> None:
+    async def main(journal: Journal, cache: BlockCache) -> None:
+        async with journal.operation(2):
+            await journal.fresh(3, MAGIC + b"first")
+            await journal.fresh(4, b"plain")
+            await journal.update(4, MAGIC)
+        await journal.commit()
+        assert await cache.read(3, 0, 9) == MAGIC + b"first"
+
+    image, journal_places = crashed(main)
+    log = log_of()
+    blocks = [get(image, place) for place in journal_places[1:5]]
+    assert list(log.tags(blocks[0])) == [Tag(3, True), Tag(4, True)]
+    assert [block[:9] for block in blocks[1:3]] == [b"\0\0\0\0first", b"\0\0\0\0n\0\0\0\0"]
+    assert log.header(blocks[3]) == (JournalBlock.COMMIT, 1)
+    _, recovered = recover_image(image, journal_places)
+    assert [get(recovered, block)[:9] for block in (3, 4)] == [MAGIC + b"first", MAGIC + b"n\0\0\0\0"]
+
+
+@pytest.mark.parametrize("mode", [Mode.ORDERED, Mode.WRITEBACK])
+def test_contents_are_on_the_medium_before_the_commit_block_or_in_writeback_mode_when_wanted(mode: Mode) -> None:
+    journal_places = places(40)
+    with DiskMachine(BLOCKS * 2) as machine:
+        machine.load(bytes(empty_image(journal_places)))
+        record = machine.disk.record = []
+
+        def written() -> list[int]:
+            return [one.sector // 2 for one in record if isinstance(one, Written)]
+
+        async def main(volume: Volume) -> None:
+            journal = await Journal.open(BlockCache(volume, BLOCK, BASE, 32), journal_places, BLOCKS, mode)
+            async with journal.operation(1):
+                await journal.data(9, b"contents", fresh=True)
+                await journal.update(8, b"metadata")
+            await journal.commit_for_room()
+            assert (9 in written()) is (mode is Mode.ORDERED)
+            await journal.commit()
+            assert 9 in written()
+            assert 8 not in written(), "metadata waits for the checkpoint"
+            await journal.checkpoint()
+            assert 8 in written()
+
+        machine.run(main)
+
+
+async def update_all(journal: Journal, blocks: Sequence[int]) -> None:
+    for block in blocks:
+        await journal.update(block, b"lost")
+
+
+def test_a_transaction_too_large_for_the_log_puts_an_end_to_the_journal_and_not_to_what_was_committed() -> None:
+    journal_places = places(40)
+    with DiskMachine(BLOCKS * 2) as machine:
+        machine.load(bytes(empty_image(journal_places)))
+
+        async def main(volume: Volume) -> None:
+            journal = await Journal.open(BlockCache(volume, BLOCK, BASE, 64), journal_places, BLOCKS)
+            async with journal.operation(1):
+                await journal.fresh(3, b"committed")
+            await journal.commit()
+            async with journal.operation(1):
+                assert journal.room() == journal.limit - 1
+                for block in range(4, 4 + journal.limit):
+                    await journal.update(block, b"lost")
+                with pytest.raises(FileSystemError, match="blocks of the log that it may") as caught:
+                    await update_all(journal, range(20, 60))
+            assert caught.value.errno is Errno.EROFS
+            with pytest.raises(FileSystemError, match="given up"):
+                await journal.commit()
+            with pytest.raises(FileSystemError, match="given up"):
+                async with journal.operation(1):
+                    pass
+
+        machine.run(main)
+        image = machine.image()
+    assert b"lost" not in image
+    _, recovered = recover_image(image, journal_places)
+    assert get(recovered, 3).startswith(b"committed")
+
+
+def test_without_a_journal_a_commit_writes_everything_in_place() -> None:
+    with DiskMachine(BLOCKS * 2) as machine:
+
+        async def main(volume: Volume) -> None:
+            journal = NoJournal(BlockCache(volume, BLOCK, BASE, 32))
+            called = []
+
+            async def hook() -> None:
+                called.append(await journal.update(6, b"hook"))
+
+            journal.before_commit.append(hook)
+            async with journal.operation(3):
+                await journal.fresh(3, b"fresh")
+                await journal.data(4, b"data", 4, fresh=True)
+                await journal.update(5, b"gone")
+                await journal.forget(5)
+                journal.forget_data(7)
+            assert journal.may_reuse(5)
+            mine = journal.transaction
+            await journal.commit()
+            assert journal.committed == mine
+            assert len(called) == 1
+
+        machine.run(main)
+        image = machine.image()
+        assert [get(image, block).rstrip(b"\0") for block in (3, 4, 5, 6)] == [b"fresh", b"\0\0\0\0data", b"", b"hook"]
