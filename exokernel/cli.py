@@ -1,17 +1,17 @@
 """`exo`: the command line.  What takes time to import is imported by the command that needs it."""
 
 import errno
-import json
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from exokernel.command_line import AsJson, Progress, Seed, fail, print_json, sentences
+from exokernel.disk_commands import disk as disk_app
+from exokernel.fs_commands import fs
 from exokernel.names import UnknownName, size_in_bytes
 
 if TYPE_CHECKING:
@@ -25,58 +25,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-Seed = Annotated[int, typer.Option(help="The seed of every random choice.")]
-
-
-def fail(message: object, status: int = 2) -> NoReturn:
-    """Print one sentence to standard error and exit."""
-    typer.echo(f"exo: {message}", err=True)
-    raise SystemExit(status)
-
-
-def print_json(value: Any) -> None:
-    """JSON on standard output, keys in order."""
-    typer.echo(json.dumps(value, indent=2, sort_keys=True))
-
-
-@contextmanager
-def _sentences() -> Iterator[None]:
-    """Whatever a user can cause ends the command with its sentence."""
-    from exokernel.build.errors import BuildError
-    from exokernel.machine.context import MachineError
-    from exokernel.machine.disk import DiskError
-    from exokernel.observe.output import OutputError
-    from exokernel.scenario import ScenarioError
-    from libos.image import LoadError
-
-    try:
-        yield
-    except (ScenarioError, UnknownName, BuildError, LoadError, DiskError, MachineError, OutputError) as error:
-        fail(error)
-    except KeyboardInterrupt:
-        fail("Interrupted.", 130)
-
-
-class Progress:
-    """A line on the terminal that is written over and disappears at the end; nothing if there is no terminal."""
-
-    def __init__(self) -> None:
-        self._shown = False
-        self._terminal = sys.stderr.isatty()
-
-    def __call__(self, text: str) -> None:
-        if self._terminal:
-            sys.stderr.write(f"\r\x1b[K{text[:100]}")
-            sys.stderr.flush()
-            self._shown = True
-
-    def clear(self) -> None:
-        """Take the line away."""
-        if self._shown:
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
-            self._shown = False
 
 
 @app.command(epilog="What follows -- are the program's own arguments; those that name files are attached to it, read-only.")
@@ -87,8 +35,17 @@ def run(
     libos: Annotated[str, typer.Option(help="Its library OS by name or path; see `exo list`.")] = "native+clock",
     frames: Annotated[int, typer.Option(help="Frames its pager keeps resident; 0: as many as the kernel gives.")] = 0,
     memory: Annotated[str, typer.Option(help="Physical memory of the machine.")] = "16M",
-    disk: Annotated[Path | None, typer.Option(help="A disk image file instead of a disk in memory.")] = None,
+    disk: Annotated[Path | None, typer.Option(help="A disk image file, before the disk in memory.")] = None,
     disk_size: Annotated[str, typer.Option(help="Size of the disk in memory.")] = "1G",
+    disk_model: Annotated[str, typer.Option(help="What kind of disk it is; see `exo list`.")] = "ssd",
+    disk_policy: Annotated[str, typer.Option(help="Which disk request is next; see `exo list`.")] = "fcfs",
+    file_system: Annotated[
+        str, typer.Option("--fs", help="The file system of the programs, NAME or NAME:PARTITION; see `exo list`.")
+    ] = "",
+    put: Annotated[
+        list[str] | None, typer.Option(help="A host file that is in the file system at first: HOSTFILE:/PATH.")
+    ] = None,
+    power_cut: Annotated[int, typer.Option(help="Cut the power at this cycle; the disk keeps what a disk keeps.")] = 0,
     global_policy: Annotated[str, typer.Option(help="Whom the kernel asks when no frame is free.")] = "largest",
     cpus: Annotated[int, typer.Option(help="How many processors the machine has.")] = 1,
     cpu_policy: Annotated[str, typer.Option(help="Who runs next; see `exo list`.")] = "round-robin",
@@ -108,13 +65,22 @@ def run(
     """Run programs side by side and show what each did."""
     from exokernel.scenario import ProgramSpec, Scenario, ScenarioError, parse_program, read_scenario
 
-    given = {name for name in context.params if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"}
+    given = {
+        {"file_system": "fs"}.get(name, name)
+        for name in context.params
+        if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
+    }
     of_programs = given & {"application", "arguments", "libos", "frames", "env"}
     try:
         machine: dict[str, Any] = {
             "memory": size_in_bytes(memory, "memory"),
             "disk_size": size_in_bytes(disk_size, "disk"),
             "disk": disk,
+            "disk_model": disk_model,
+            "disk_policy": disk_policy,
+            "power_cut": power_cut,
+            "fs": file_system,
+            "put": tuple(put or ()),
             "global_policy": global_policy,
             "cpus": cpus,
             "cpu_policy": cpu_policy,
@@ -155,7 +121,7 @@ def _run(scene: "Scenario", as_json: bool) -> int:
         if not as_json:
             lines.write(name, text)
 
-    with _sentences():
+    with sentences():
         try:
             with Session(scene, console, progress, stop_at_interrupt=True) as session:
                 when = "twice; the run was given up where it stood"
@@ -207,9 +173,12 @@ class _Lines:
 def list_(as_json: AsJson = False) -> None:
     """List the programs, library OSes and policies, a line each."""
     from exokernel.libraries import application_names, library_names
+    from exokernel.machine.models import DRIVES
     from exokernel.observe.report import listing
+    from exokernel.policy.disk import DISK_POLICIES
     from exokernel.policy.memory import MEMORY_POLICIES
     from exokernel.policy.processor import CPU_POLICIES
+    from libos.filesystems.names import summaries
     from libos.replacement import STRATEGIES
     from libos.scheduling import SCHEDULERS
 
@@ -219,6 +188,9 @@ def list_(as_json: AsJson = False) -> None:
         "thread schedulers of library OSes in Python": {name: one.summary for name, one in SCHEDULERS.items()},
         "global memory policies": {name: policy.summary for name, policy in MEMORY_POLICIES.items()},
         "global CPU policies": {name: policy.summary for name, policy in CPU_POLICIES.items()},
+        "global disk policies": {name: policy.summary for name, policy in DISK_POLICIES.items()},
+        "file systems": summaries(),
+        "disk models": {name: drive.summary for name, drive in DRIVES.items()},
         "replacement policies for `exo replay`": {name: strategy.summary for name, strategy in STRATEGIES.items()},
     }
     if as_json:
@@ -238,7 +210,7 @@ def build(
         pager = b"pager_victim" in source.read_bytes()
     except OSError as error:
         fail(f"{source} cannot be read: {error.strerror}.")
-    with _sentences():
+    with sentences():
         typer.echo(guests.build_pager(source) if pager else guests.build_application(source))
 
 
@@ -301,7 +273,7 @@ def bench(as_json: AsJson = False) -> None:
     from exokernel.build import guests
     from exokernel.observe.report import bench_table
 
-    with _sentences():
+    with sentences():
         guests.build_native_base()
         results = run_all()
     if as_json:
@@ -312,6 +284,8 @@ def bench(as_json: AsJson = False) -> None:
 
 demo = typer.Typer(help="Demonstrations: what is better decided by programs.", no_args_is_help=True)
 app.add_typer(demo, name="demo")
+app.add_typer(fs, name="fs")
+app.add_typer(disk_app, name="disk")
 
 
 @demo.command()
@@ -324,7 +298,7 @@ def paging(
     from exokernel.demos import paging as demonstration
     from exokernel.observe.output import check_writable
 
-    with _sentences():
+    with sentences():
         check_writable(picture)
         demonstration.show(seed, picture, as_json)
 
@@ -362,7 +336,7 @@ def convoy(
         sections,
         seed,
     )
-    with _sentences():
+    with sentences():
         sweep.check()
         check_writable(picture)
         demonstration.show(sweep, picture, as_json)
@@ -377,7 +351,7 @@ def registers(
     """Show what a switch costs whoever saves only what it needs."""
     from exokernel.demos import registers as demonstration
 
-    with _sentences():
+    with sentences():
         demonstration.show(seed, quantum, as_json)
 
 
@@ -390,7 +364,7 @@ def shares(
     """Show three programs that share the time by tickets, 3:2:1."""
     from exokernel.demos import shares as demonstration
 
-    with _sentences():
+    with sentences():
         demonstration.show(seed, _list_of_numbers("--cpus", cpus), as_json)
 
 
@@ -404,7 +378,7 @@ def mix(
     """Run a mix of jobs, so many at a time, two ways."""
     from exokernel.demos import mix as demonstration
 
-    with _sentences():
+    with sentences():
         raise SystemExit(demonstration.show(jobs, _list_of_numbers("--depth", depth), seed, as_json))
 
 

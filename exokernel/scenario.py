@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from exokernel.abi.layout import MAXIMUM_CPUS, MAXIMUM_MEMORY, MINIMUM_MEMORY, PAGE_SIZE, SECTOR_SIZE
+from exokernel.machine.models import DRIVES
 from exokernel.names import size_in_bytes, unknown
+from exokernel.policy.disk import DISK_POLICIES
 from exokernel.policy.memory import MEMORY_POLICIES
 from exokernel.policy.processor import CPU_POLICIES
 from exokernel.policy.scheduling import DEFAULT_TICKETS, MOST_TICKETS
@@ -88,7 +90,10 @@ class ProgramSpec:
 
 @dataclass(frozen=True)
 class Scenario:
-    """`memory` and `disk_size` in bytes; `disk` an image file instead of a disk in memory; `seed` for every random
+    """`memory` and `disk_size` in bytes; `disk` an image file, behind which the disk in memory lies then; `power_cut` the
+    cycle in which the power goes (0: never), and the disk is left as that leaves it; `fs` the file system
+    that is served to the programs (`exokernel.serving`), and `put` host files that are in it from the beginning
+    (HOSTFILE:/PATH); `seed` for every random
     choice; `trace` and `record_references` files to write; `depth` is how many programs run at the same time at most, in
     their order (0: all)."""
 
@@ -96,6 +101,11 @@ class Scenario:
     memory: int = 16 << 20
     disk_size: int = 1 << 30
     disk: Path | None = None
+    disk_model: str = "ssd"
+    disk_policy: str = "fcfs"
+    power_cut: int = 0
+    fs: str = ""
+    put: tuple[str, ...] = ()
     global_policy: str = "largest"
     cpus: int = 1
     cpu_policy: str = "round-robin"
@@ -120,11 +130,21 @@ class Scenario:
                 f"A memory of {self.memory} bytes makes no sense here; it is a multiple of {PAGE_SIZE} between "
                 f"{MINIMUM_MEMORY >> 20}M and {MAXIMUM_MEMORY >> 20}M."
             )
-        if self.disk is None and (not 0 <= self.disk_size <= MAXIMUM_DISK or self.disk_size % SECTOR_SIZE):
+        if not 0 <= self.disk_size <= MAXIMUM_DISK or self.disk_size % SECTOR_SIZE:
             raise ScenarioError(
                 f"A disk of {self.disk_size} bytes makes no sense here; it is a multiple of {SECTOR_SIZE} of at most "
                 f"{MAXIMUM_DISK >> 30}G."
             )
+        if self.disk_model not in DRIVES:
+            raise unknown("disk model", self.disk_model, DRIVES)
+        if self.disk_policy not in DISK_POLICIES:
+            raise unknown("disk policy", self.disk_policy, DISK_POLICIES)
+        if self.fs or self.put:
+            from exokernel import serving
+
+            serving.check(self)
+        if self.power_cut < 0:
+            raise ScenarioError("The power is cut at a cycle, and not a negative one; 0 is never.")
         if self.global_policy not in MEMORY_POLICIES:
             raise unknown("global policy", self.global_policy, MEMORY_POLICIES)
         if self.cpu_policy not in CPU_POLICIES:
@@ -306,6 +326,11 @@ SCENARIO_SETTINGS: Mapping[str, Callable[[Any], Any]] = {
     "memory": _size,
     "disk-size": _size,
     "disk": _path,
+    "disk-model": _text,
+    "disk-policy": _text,
+    "power-cut": _whole,
+    "fs": _text,
+    "put": _texts,
     "global-policy": _text,
     "cpus": _whole,
     "cpu-policy": _text,

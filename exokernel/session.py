@@ -4,8 +4,9 @@ import gc
 import os
 import signal
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from random import Random
 from types import FrameType, TracebackType
 from typing import Any, TypeVar
 
@@ -19,17 +20,21 @@ from exokernel.kernel import calls
 from exokernel.kernel.environment import Environment
 from exokernel.kernel.kernel import Kernel, Outcome, Settings
 from exokernel.libraries import Library, PythonLibrary, find_application, find_library
+from exokernel.machine.clock import NEVER
 from exokernel.machine.console import Console
 from exokernel.machine.cpu import FastCpu
 from exokernel.machine.disk import Attachment, Disk
 from exokernel.machine.memory import PhysicalMemory
+from exokernel.machine.models import DRIVES
 from exokernel.observe.references import PROGRAM_END, ReferenceFile, lent_pages
 from exokernel.observe.timeline import Timeline
 from exokernel.observe.watch import Watch
+from exokernel.policy.disk import DISK_POLICIES
 from exokernel.policy.memory import MEMORY_POLICIES
 from exokernel.policy.processor import CPU_POLICIES
 from exokernel.results import ProgramResult, Results
 from exokernel.scenario import ProgramSpec, Scenario, ScenarioError, digest_of
+from exokernel.serving import TITLE, FileService
 from libos.image import LARGEST, LoadError, parse
 from libos.loader import Loader
 from libos.plan import Program
@@ -86,6 +91,7 @@ class Session:
         self.images: dict[str, str] = {}
         self.memory = _on_this_computer("--memory", scenario.memory, PhysicalMemory)
         self.disk = self._open_disk()
+        self._files = FileService(scenario, self.disk) if scenario.fs else None
         self._attached: dict[Path, Attachment] = {}
         settings: dict[str, Any] = {**scenario.settings, "cpus": scenario.cpus}
         if scenario.quantum:
@@ -94,7 +100,12 @@ class Session:
         self._seize = policy.seize
         numbers = Settings(**settings)
         cpu_policy = CPU_POLICIES[scenario.cpu_policy](quantum=numbers.quantum, seed=scenario.seed, cpus=scenario.cpus)
-        self.kernel = Kernel(self.memory, self._make_cpu, self.disk, policy, cpu_policy, Console(self._write), numbers)
+        disk_policy = DISK_POLICIES[scenario.disk_policy](
+            self.disk.sectors, numbers.disk_read_expiry, numbers.disk_write_expiry
+        )
+        self.kernel = Kernel(
+            self.memory, self._make_cpu, self.disk, policy, cpu_policy, Console(self._write), numbers, disk_policy
+        )
         self._watch = Watch(self.kernel, scenario.stop_on, self._names)
         self._timeline: Timeline | None = None
 
@@ -121,9 +132,10 @@ class Session:
             self.memory.close()
 
     def _open_disk(self) -> Disk:
-        if self.scenario.disk is not None:
-            return Disk(0, self.scenario.disk)
-        return _on_this_computer("--disk-size", self.scenario.disk_size, lambda size: Disk(size // SECTOR_SIZE))
+        image, drive = self.scenario.disk, DRIVES[self.scenario.disk_model]
+        return _on_this_computer(
+            "--disk-size", self.scenario.disk_size, lambda size: Disk(size // SECTOR_SIZE, image, drive)
+        )
 
     @staticmethod
     def _find(spec: ProgramSpec) -> _Loaded:
@@ -192,8 +204,10 @@ class Session:
     async def _init(self, programs: list[Program]) -> None:
         """The first environment: loads and starts every program, and waits for each."""
         exo = Exo()
-        waiting = list(zip(self._programs, programs, strict=True))
         try:
+            if self._files is not None:
+                programs = await self._serve_files(exo, self._files, programs)
+            waiting = list(zip(self._programs, programs, strict=True))
             if self.scenario.depth:
                 await self._start_in_turn(exo, Loader(exo), waiting)
             else:
@@ -206,6 +220,19 @@ class Session:
             await exo.exit(1)
         for loaded in self._programs:
             await exo.block(Event.EXIT, loaded.environment)
+        if self._files is not None:
+            try:
+                await self._files.finish(exo)
+            except LoadError as error:
+                self._load_error = error
+
+    async def _serve_files(self, exo: Exo, files: FileService, programs: list[Program]) -> list[Program]:
+        """Mount the file system; gives the programs that know who serves it."""
+        await files.begin(exo, self.kernel.first_environment, exo.create_environment)
+        self._names[files.environment] = TITLE
+        if self._timeline is not None:
+            self._timeline.name(files.environment, TITLE)
+        return [replace(program, file_server=files.environment, file_pages=program.heap_pages) for program in programs]
 
     async def _start_together(self, exo: Exo, init: Loader, waiting: list[tuple[_Loaded, Program]]) -> None:
         """Start all programs together if memory has room for all, else each when it is loaded, since only programs that
@@ -302,9 +329,9 @@ class Session:
         thresholds = gc.get_threshold()
         gc.set_threshold(ALLOCATIONS_BETWEEN_COLLECTIONS, *thresholds[1:])
         try:
-            outcome = Outcome.TIME
-            while outcome is Outcome.TIME and not interrupted:
-                outcome = self.kernel.run(self.kernel.clock.now + step)
+            outcome, cut = Outcome.TIME, self.scenario.power_cut or NEVER
+            while outcome is Outcome.TIME and not interrupted and self.kernel.clock.now < cut:
+                outcome = self.kernel.run(min(self.kernel.clock.now + step, cut))
                 if references is not None:
                     references.add(self._cpu)
                 self._sample()
@@ -321,6 +348,9 @@ class Session:
         if first.number in self.deaths:
             raise ScenarioError(f"The programs could not be started. {self.deaths[first.number]}")
         self.explanation = self._status() if interrupted else self._watch.explanation
+        if outcome is Outcome.TIME and self.kernel.clock.now >= cut:
+            self.kernel.disk.power_cut(Random(self.scenario.seed))
+            return self._results(f"the power was cut at cycle {cut:,}")
         return self._results("interrupted" if interrupted else "stopped" if self.explanation else outcome.value)
 
     def _open_references(self) -> ReferenceFile | None:
@@ -359,10 +389,11 @@ class Session:
             environment = everybody[number]
             root = named.get(number) or named.get(self._ancestor(environment, everybody, named))
             accounts = environment.accounts
-            title = root.spec.title if root is not None else str(number)
+            serves = self._files is not None and number == self._files.environment
+            title = TITLE if serves else root.spec.title if root is not None else str(number)
             rows.append(
                 ProgramResult(
-                    name=title if number in named else f"{title} (child)",
+                    name=title if serves or number in named else f"{title} (child)",
                     environment=number,
                     library=root.library.name if root is not None else "",
                     exit_status=environment.exit_status,

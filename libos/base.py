@@ -27,6 +27,8 @@ from libos import forking, rpc
 from libos.advice import advise
 from libos.books import Page
 from libos.ending import BROKEN_LIBRARY, SEGMENTATION_FAULT, end
+from libos.files.calls import FileCalls
+from libos.files.client import FileClient
 from libos.heap import Heap
 from libos.interface import BY_CALL_NUMBER, Function
 from libos.paging import Paging
@@ -53,7 +55,7 @@ _SIGILL: Final = 4
 _SIGSYS: Final = 31
 
 
-class LibraryOS(ThreadCalls):
+class LibraryOS(ThreadCalls, FileCalls):
     """The base: `frames` bounds the program's resident pages (0: only the kernel does), `seed` settles every random
     choice; `strategy`, which is called with these two, says which page leaves, and `scheduler`, which is called with the
     seed, which thread runs."""
@@ -86,6 +88,7 @@ class LibraryOS(ThreadCalls):
         self.begin_threads(self)
         self.shared = SharedPages(self.exo, self.paging)
         self.pipes = Pipes(self.exo, self.paging, self.shared)
+        self.files = self.paging.files = FileClient(self.exo, self.paging, self.shared, start.file_server)
         self.server: rpc.Server | None = None
 
     def fork(self, child: "LibraryOS", start: StartBlock, pages: Mapping[int, Page]) -> None:
@@ -100,6 +103,7 @@ class LibraryOS(ThreadCalls):
         self.fork_threads(child)
         child.shared = self.shared.copy(child.paging)
         child.pipes = self.pipes.copy(child.paging, child.shared)
+        child.files = child.paging.files = self.files.copy(child.paging, child.shared)
         child.serve(None)
 
     # Up-calls.
@@ -109,6 +113,7 @@ class LibraryOS(ThreadCalls):
         if self.unborn:
             self.born_thread(self.unborn[RSP])
             await forking.be_born(self, context)
+            await self.files.be_born()
         elif self.paging.forbids(va, access):
             await self.protection_fault(context, va, access)
         elif self.threads.is_guard(va) or not await self.paging.fault(va, access):
@@ -223,7 +228,7 @@ class LibraryOS(ThreadCalls):
     async def os_map_file(self, context: int, name: int, size: int) -> int:
         """The address of a file whose name lies at `name`, or 0; its size in bytes is stored at `size` unless that is
         0."""
-        region = self.paging.regions.open_file(await self.text_at(name))
+        region = await self.map_file(await self.bytes_at(name))
         if region is None:
             return 0
         if size:
@@ -312,13 +317,13 @@ class LibraryOS(ThreadCalls):
         if server is not None:
             vars(self)["call"] = server.call
 
-    async def text_at(self, va: int) -> str:
-        """The C string at an address of the program."""
+    async def bytes_at(self, va: int) -> bytes:
+        """The C string at an address of the program; its first 4,096 bytes and perhaps some more if it is longer."""
         text = b""
         while b"\0" not in text and len(text) < _NAME_MAXIMUM:
             at = va + len(text)
             text += await self.exo.read(at, PAGE_SIZE - at % PAGE_SIZE)
-        return text.partition(b"\0")[0].decode("utf-8", "replace")
+        return text.partition(b"\0")[0]
 
     def shallow_copy(self) -> "LibraryOS":
         """The same object again, with the same fields, for `fork` to make a child's out of."""

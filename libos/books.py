@@ -38,6 +38,7 @@ _FIRST: Final = {
     RegionKind.ZERO: Origin.ZERO,
     RegionKind.HEAP: Origin.ZERO,
     RegionKind.FILE: Origin.FILE,
+    RegionKind.FILES: Origin.FILE,
 }
 
 

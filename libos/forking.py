@@ -20,6 +20,7 @@ from exokernel.abi.errors import Error, Refused
 from exokernel.abi.flags import ANY, Event, Rights, Sharing
 from exokernel.abi.layout import PAGE_SHIFT, PAGE_SIZE, SECTORS_PER_PAGE
 from libos.books import Origin, Page
+from libos.filesystems.interface import FileSystemError
 from libos.page_tables import dirty_in, frame_in, read_entry
 from libos.paging import COPY_PAGE
 from libos.startup import SHARED_SLOT, RegionKind
@@ -98,6 +99,7 @@ class _Fork:
             await exo.share_sectors(self._sector, self.child, Sharing.HOLD, _EVERYTHING)
         await self._give_resident_regions()
         await self._give_shared_pages()
+        await self._give_files()
         await self._give_pages()
         library = self._parent.shallow_copy()
         self._parent.fork(library, self._start, self._given)
@@ -187,6 +189,13 @@ class _Fork:
             await self._map(shared.address(place), frame, Rights.READ | Rights.WRITE)
         if not await self._parent.pipes.give(self.child):
             raise _NoRoom
+
+    async def _give_files(self) -> None:
+        """Let the child have the same files open."""
+        try:
+            await self._parent.files.give(self.child)
+        except FileSystemError:
+            raise _NoRoom from None
 
     async def _copy_private(self, va: int) -> int:
         contents = await self._exo.read(va, PAGE_SIZE)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from exokernel.abi.layout import LIBRARY_CALL_BASE
+from libos.files.functions import FILE_CONSTANTS, FILE_ROWS, structures
 
 VERSION = 1
 SONAME = f"libos.so.{VERSION}"
@@ -65,8 +66,8 @@ _ROWS: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
         "os_map_file",
         "const void *",
         ("const char *name", "size_t *size"),
-        "A file given to the program, by name, as read-only pages loaded when first touched; a null pointer if there "
-        "is none.",
+        "A file given to the program, by name, or else one of the mounted file system, as read-only pages loaded when "
+        "first touched; a null pointer if there is none, or no address space for it.",
     ),
     (
         "os_advise",
@@ -205,7 +206,7 @@ _ROWS: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
         "cost: 1 or 0; -1 if it is not the program's.",
     ),
 )
-FUNCTIONS: tuple[Function, ...] = tuple(Function(number, *row) for number, row in enumerate(_ROWS))
+FUNCTIONS: tuple[Function, ...] = tuple(Function(number, *row) for number, row in enumerate(_ROWS + FILE_ROWS))
 BY_CALL_NUMBER: dict[int, Function] = {function.call_number: function for function in FUNCTIONS}
 
 ADVICE = {
@@ -232,7 +233,7 @@ PROTECTION = {
 ON_FAULT: Final = "os_on_fault"
 """The function whose stub also tells the library, in rsi, where `run_handler` is."""
 _RUN_HANDLER: Final = Path(__file__).parent / "native" / "run_handler.S"
-CONSTANTS = ADVICE | ENDS | RPC_ERRORS | PROTECTION
+CONSTANTS = ADVICE | ENDS | RPC_ERRORS | PROTECTION | FILE_CONSTANTS
 
 
 def c_header() -> str:
@@ -266,6 +267,7 @@ def c_header() -> str:
         "/* What threads wait for each other with: nothing but zeros to begin with, and not to be copied. */",
     ]
     lines += [f"struct {name} {{\n    uint64_t words[{words}];\n}};" for name, words in SYNCHRONIZATION.items()] + [""]
+    lines += structures()
     for function in FUNCTIONS:
         lines += [f"/* {function.summary} */", f"{function.prototype};", ""]
     return "\n".join([*lines, "#endif", ""])

@@ -10,16 +10,17 @@ mapped, and a page of zeros is written to at once, so that after a forced taking
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from exokernel.abi.downcalls import Exo
 from exokernel.abi.errors import Error, Refused
-from exokernel.abi.flags import Access, Event, PageBits, Rights
+from exokernel.abi.flags import ANY, Access, Event, PageBits, Rights
 from exokernel.abi.layout import FRAME_TABLE, OWN_PAGE, PAGE_SHIFT, PAGE_SIZE, SECTORS_PER_PAGE
 from exokernel.abi.pages import FRAME_HOLDER_MASK, FRAME_HOLDERS_SHIFT, OwnPage, offset_of
 from libos.books import READ_WRITE, Books, Counts, Origin, Page
 from libos.departure import Departures
 from libos.ending import BROKEN_LIBRARY, LOST_PAGE, end
+from libos.filesystems.interface import FileSystemError
 from libos.page_tables import dirty_in, frame_in, read_entry
 from libos.pins import Pins
 from libos.regions import Regions
@@ -28,6 +29,9 @@ from libos.section import Section
 from libos.startup import Region, StartBlock, StartFlag
 from libos.taken import TakenRecords
 from libos.transfers import GONE, begin_transfer, let_go, wait_for
+
+if TYPE_CHECKING:
+    from libos.files.client import FileClient
 
 COPY_PAGE: Final = PAGE_SIZE // 8
 """Cycles declared for copying a page: a word a cycle."""
@@ -51,6 +55,8 @@ class Paging:
         self.pins = Pins(exo)
         self.departures = Departures(exo, self.books, self.taken, self.pins)
         self.section = Section(exo)
+        self.files: FileClient | None = None
+        """Where pages of files come from that have no sectors."""
         self.has_threads = False
         """Whether the program may run while one of its pages is being moved."""
         self._make_strategy = make_strategy
@@ -271,6 +277,8 @@ class Paging:
         """Load what the page has on the disk; False if the frame was taken meanwhile."""
         if page.origin is Origin.ZERO:
             return True
+        if page.origin is Origin.FILE and self.regions.of(number).sector == ANY:
+            return await self._fill_served(number, frame)
         if page.origin is Origin.FILE:
             sector, sectors = self.regions.file_sectors(number)
         else:
@@ -281,6 +289,15 @@ class Paging:
             return False
         await wait_for(self.exo, request)
         return True
+
+    async def _fill_served(self, number: int, frame: int) -> bool:
+        """Load a page of a file from the file server; False if the frame was taken meanwhile."""
+        region = self.regions.of(number)
+        assert self.files is not None
+        try:
+            return await self.files.fill(int(region.name), (number << PAGE_SHIFT) - region.va, frame)
+        except FileSystemError as error:
+            await end(self.exo, f"A page of a mapped file cannot be read: {error.errno.sentence}.", BROKEN_LIBRARY)
 
     async def _place(self, page: Page, number: int, region: Region, frame: int) -> bool:
         """Map a filled frame where it belongs; False if it was taken meanwhile."""

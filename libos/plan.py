@@ -58,7 +58,9 @@ class Program:
 
     `libraries` are shared objects by soname: what the image needs, and the parts of a native base.  `frames` bounds the
     program's resident pages (0: only the kernel does), and `quota` everything its environment may hold, in frames.
-    `heap_pages` and `stack_pages` bound what can be asked for, and are what the swap extent is sized by.  With
+    `heap_pages` and `stack_pages` bound what can be asked for, and are what the swap extent is sized by.  `file_server` is
+    the number of the environment that serves files, if one does, and then `file_pages` the address space for those mapped.
+    With
     `python_library` the program starts at its own entry, and that object handles its up-calls.
     """
 
@@ -73,6 +75,8 @@ class Program:
     register_backing: bool = False
     heap_pages: int = 1024
     stack_pages: int = 256
+    file_server: int = 0
+    file_pages: int = 1024
     python_library: PythonLibrary | None = None
 
 
@@ -222,6 +226,7 @@ def plan(program: Program, linked: Linked) -> Plan:
         flags=StartFlag.REGISTER_BACKING if program.register_backing else StartFlag(0),
         pages=pages,
         swap_pages=swap_pages,
+        file_server=program.file_server,
         library_stack=LIBRARY_STACK,
         library_stack_size=LIBRARY_STACK_PAGES * PAGE_SIZE,
         window=WINDOW,
@@ -272,13 +277,15 @@ def _file_regions(program: Program, va: int) -> list[Region]:
         rights = int(Rights.READ)
         regions.append(Region(va, pages, RegionKind.FILE, rights, sector=file.sector, size=file.size, name=file.name))
         va += pages * PAGE_SIZE
+    if program.file_server and program.file_pages:
+        regions.append(Region(va, program.file_pages, RegionKind.FILES, int(Rights.READ)))
     return regions
 
 
 def _number(regions: Sequence[Region]) -> tuple[tuple[Region, ...], int, int]:
     """Give pageable regions the indices of their pages; also how many pages there are, and how many are swappable."""
     numbered, page, swappable = [], 0, 0
-    for region in sorted(regions, key=lambda region: (region.kind is RegionKind.FILE, region.va)):
+    for region in sorted(regions, key=lambda region: (region.kind >= RegionKind.FILE, region.va)):
         if region.kind.pageable:
             numbered.append(replace(region, first_page=page))
             page += region.pages

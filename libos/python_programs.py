@@ -18,6 +18,7 @@ from exokernel.abi.errors import Error, Refused
 from exokernel.abi.flags import ANY, Rights, Sharing
 from exokernel.abi.layout import PAGE_SIZE
 from libos.base import LibraryOS
+from libos.files.linked import LinkedFiles
 from libos.image import LoadError
 from libos.names import load_module
 from libos.plan import Program, swap_sectors
@@ -30,7 +31,7 @@ _HERE: Final = 0
 _EVERYTHING: Final = int(Rights.READ | Rights.WRITE | Rights.CONTROL)
 
 
-class LinkedExo(Exo):
+class LinkedExo(LinkedFiles, Exo):
     """The down-calls, and the functions of `libos.interface` that are more than one down-call.
 
     A program in Python cannot fork: a coroutine has no registers that could be copied.  Nor can it make threads: they are
@@ -70,8 +71,9 @@ class LinkedExo(Exo):
         return await self._library.os_dirty(_HERE, memory)
 
     async def os_map_file(self, name: str) -> tuple[int, int] | None:
-        """The address and the size in bytes of a file given to the program; None if there is none of this name."""
-        region = self._library.paging.regions.open_file(name)
+        """The address and the size in bytes of a file given to the program, or else of one of the mounted file system; None
+        if there is none of this name."""
+        region = await self._library.map_file(name.encode())
         return None if region is None else (region.va, region.size)
 
 
@@ -152,6 +154,9 @@ def _start_block(program: Program) -> StartBlock:
         if count:
             regions.append(Region(va, count, RegionKind.FILE, int(Rights.READ), pages, file.sector, file.size, file.name))
             pages, va = pages + count, va + count * PAGE_SIZE
+    if program.file_server and program.file_pages:
+        regions.append(Region(va, program.file_pages, RegionKind.FILES, int(Rights.READ), pages))
+        pages += program.file_pages
     return StartBlock(
         entry=0,
         stack_top=0,
@@ -162,5 +167,6 @@ def _start_block(program: Program) -> StartBlock:
         flags=StartFlag.REGISTER_BACKING if program.register_backing else StartFlag(0),
         pages=pages,
         swap_pages=program.heap_pages,
+        file_server=program.file_server,
         argument_values=program.arguments,
     )

@@ -5,6 +5,7 @@ break, which `grow` moves, and a FILE region from the moment it was asked for.
 """
 
 from bisect import bisect_right
+from dataclasses import replace
 from typing import Self
 
 from exokernel.abi.layout import PAGE_SHIFT, PAGE_SIZE, SECTOR_SIZE, SECTORS_PER_PAGE
@@ -25,6 +26,7 @@ class Regions:
     def copy(self, start: StartBlock) -> Self:
         """The same with the same handed out, in the start block of a child."""
         child = type(self)(start)
+        child._regions, child._begins = self._regions.copy(), self._begins.copy()
         child._break = self._break.copy()
         child._opened = self._opened.copy()
         return child
@@ -32,7 +34,7 @@ class Regions:
     def at(self, va: int) -> Region | None:
         """The pageable region of an address that is the program's now; None if it is nobody's."""
         region = self._around(va)
-        if region is None:
+        if region is None or region.kind is RegionKind.FILES:
             return None
         if region.kind is RegionKind.HEAP and va >= self._break[region.va]:
             return None
@@ -77,4 +79,25 @@ class Regions:
             if region.kind is RegionKind.FILE and region.name == name:
                 self._opened.add(region.va)
                 return region
+        return None
+
+    def serve_file(self, handle: int, size: int) -> Region | None:
+        """Let the program have a file of the mounted file system, by its handle, of `size` bytes; None if there is not so
+        much address space for files."""
+        pages = -(-size // PAGE_SIZE)
+        for index, space in enumerate(self._regions):
+            if space.kind is RegionKind.FILES and pages <= space.pages:
+                made = replace(space, pages=pages, kind=RegionKind.FILE, size=size, name=str(handle))
+                if not pages:
+                    return made
+                rest = replace(
+                    space,
+                    va=made.end,
+                    pages=space.pages - pages,
+                    first_page=space.first_page + pages,
+                )
+                self._regions[index : index + 1] = [made, rest]
+                self._begins[index : index + 1] = [made.va, rest.va]
+                self._opened.add(made.va)
+                return made
         return None

@@ -5,10 +5,11 @@ declaration for C.  A Python library OS is handed the `StartBlock` itself.
 
 A program's memory is a list of regions.  The pages of DATA, ZERO, HEAP and FILE regions are the program's: the library
 OS brings them in, moves them out, and knows each by its index, which counts through the regions in the order of the
-table.  Page `i` has the eight sectors from `swap_sector + 8 * i` on as its place in the swap extent; pages of FILE
-regions come last and need none.  SHARED and PRIVATE regions are there when the program starts and stay.
+table.  Page `i` has the eight sectors from `swap_sector + 8 * i` on as its place in the swap extent; pages of FILE and
+FILES regions come last and need none.  SHARED and PRIVATE regions are there when the program starts and stay.
 
     0x1_0000_0000  start block, library stack, window, memory for the library; then the libraries' images
+    ...            files of the mounted file system, as they are mapped                          FILE, then FILES
     ...            files given to the program, each from a new page on                                     FILE
     ...            the heap, up to the size the program asked for                                           HEAP
     ...            the stack, below it a gap that is never mapped, at its top the arguments          ZERO, DATA
@@ -48,8 +49,11 @@ class RegionKind(IntEnum):
     """As ZERO, but handed out by `os_region` from the lowest address on; untouched pages beyond are not the
     program's."""
     FILE = 5
-    """A file of the program, read-only, from `sector` on; not the program's before `os_map_file` has been asked for
-    it."""
+    """A file of the program, read-only, from `sector` on, or if that is ANY from the file server, which knows it by
+    `name`; not the program's before `os_map_file` has been asked for it."""
+    FILES = 6
+    """Address space for files from the file server: each one that is mapped takes as many pages away from its beginning
+    and makes them a region of kind FILE."""
 
     @property
     def pageable(self) -> bool:
@@ -105,6 +109,7 @@ StartPage: Final = Padded(
         "pages" / _NUMBER,
         "swap_sector" / _NUMBER,
         "swap_pages" / _NUMBER,
+        "file_server" / _NUMBER,
         "library_stack" / _NUMBER,
         "library_stack_size" / _NUMBER,
         "window" / _NUMBER,
@@ -144,7 +149,8 @@ class StartBlock:
     `entry` is where the application begins, with `stack_top` in rsp (a multiple of 16, as at the entry of a Linux
     process) and in rdi `arguments`, the address of a `struct os_arguments`.  `frames` bounds the resident pages of the
     program; 0 leaves it to what the kernel gives.  `pages` counts the pageable pages and `swap_pages` those with a
-    place in the swap extent, which begins at `swap_sector`.  The rest is for native libraries: the stack on which
+    place in the swap extent, which begins at `swap_sector`.  `file_server` is the number of the environment that serves
+    files, 0 if there is none.  The rest is for native libraries: the stack on which
     up-calls are delivered, a page of address space to look at frames through, and address space for what the library
     allocates for itself.
     """
@@ -159,6 +165,7 @@ class StartBlock:
     pages: int = 0
     swap_sector: int = ANY
     swap_pages: int = 0
+    file_server: int = 0
     library_stack: int = 0
     library_stack_size: int = 0
     window: int = 0
@@ -221,6 +228,7 @@ class StartBlock:
                 "pages": self.pages,
                 "swap_sector": self.swap_sector,
                 "swap_pages": self.swap_pages,
+                "file_server": self.file_server,
                 "library_stack": self.library_stack,
                 "library_stack_size": self.library_stack_size,
                 "window": self.window,

@@ -125,8 +125,9 @@ def build_everything() -> dict[str, Path]:
 
 def _library(name: str, sources: tuple[Path, ...], include: tuple[Path, ...], soname: str) -> _Recipe:
     from libos import startup
+    from libos.files import protocol
 
-    headers = {"startup.h": startup.c_header(), **_common_headers()}
+    headers = {"startup.h": startup.c_header(), "files.h": protocol.c_header(), **_common_headers()}
     functions = frozenset(function.name for function in interface.FUNCTIONS)
     functions |= functions_in((NATIVE / "pager.h").read_text(encoding="utf-8"))
     return _Recipe(name, sources, (_generated(headers), *include), soname, functions, "libos.h or pager.h")

@@ -1,6 +1,6 @@
 """Tables for the terminal."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -90,6 +90,18 @@ def downcall_table() -> None:
         arguments = ", ".join(name for name, _ in entry.arguments)
         rows.add_row(str(entry.upcall.value), f"{entry.name}({arguments})", entry.summary)
     console.print(rows)
+
+
+def partition_table(partitions: Sequence[Mapping[str, Any]]) -> None:
+    """The partitions of a disk image, a row each."""
+    rows = Table(box=None, header_style="bold", pad_edge=False)
+    for heading in ("number", "label", "first sector", "sectors", "MiB", "kind", "may use it"):
+        rows.add_column(heading, justify="left" if heading in ("label", "kind", "may use it") else "right", overflow="fold")
+    for one in partitions:
+        access = [f"{'.'.join(map(str, entry['name']))} ({entry['permissions'].lower()})" for entry in one["access"]]
+        numbers = [f"{one['first_sector']:,}", f"{one['sectors']:,}", f"{one['bytes'] / (1 << 20):,.1f}"]
+        rows.add_row(str(one["number"]), one["label"], *numbers, one["kind"], ", ".join(access))
+    _console().print(rows)
 
 
 def replay_table(results: Mapping[str, Any], frames: int) -> None:

@@ -200,7 +200,7 @@ static int give_everything(uint64_t stack_pointer) {
     }
     if (start->swap_pages && exo_share_sectors(child_swap, child, EXO_SHARING_HOLD, EVERYTHING) < 0)
         return -1;
-    if (give_shared() < 0 || give_shared_pages() < 0 || give_pages() < 0)
+    if (give_shared() < 0 || give_shared_pages() < 0 || give_files(child) < 0 || give_pages() < 0)
         return -1;
     newborn = 1;
     int copied = 0;
@@ -245,6 +245,7 @@ void begin_anew(void) {
     forget_records();
     start->swap_sector = child_swap;
     controls_children = 0;
+    forget_window();
     for (uint32_t page = 0; page < start->pages; page++)
         if (PLACE(page_state[page]) == PLACE_RESIDENT && swappable(region_of(page)))
             page_state[page] = (uint8_t)((page_state[page] & ~PAGE_COPY) | PAGE_DIRTY);
@@ -253,6 +254,7 @@ void begin_anew(void) {
 void fork_begin(void) {
     enter();
     leave();
+    renew_window();
 }
 
 long os_wait(long environment) {

@@ -92,6 +92,7 @@ uint64_t mapped_address(uint32_t page); /* where it is mapped if it is resident 
 uint64_t entry_at(uint64_t va);
 uint64_t page_entry(uint32_t page);
 int swappable(const struct start_region *region);
+const void *serve_file(uint64_t file, uint64_t size);
 
 /* paging.c */
 extern uint8_t *page_state;
@@ -142,6 +143,18 @@ void drop_shared_page(uint32_t place);
 
 /* pipe.c */
 int give_pipes(uint64_t child);
+
+/* window.c */
+char *file_data(void); /* a null pointer without a window */
+int64_t file_call(uint64_t operation, uint64_t a, uint64_t b, uint64_t c);
+int make_window(void);
+int give_files(uint64_t child);
+void forget_window(void);
+void renew_window(void);
+int fill_from_file(uint64_t file, uint64_t offset, uint32_t frame);
+
+/* files.c */
+const void *map_served_file(const char *name, size_t *size);
 
 /* advice.c */
 int64_t advise(uint64_t begin, uint64_t past, uint64_t advice);

@@ -27,7 +27,7 @@ void paging_begin(void) {
     page_state = library_memory(start->pages);
     for (uint64_t i = 0; i < start->region_count; i++) {
         const struct start_region *region = &start->regions[i];
-        int state = region->kind == REGION_DATA ? PLACE_SWAP | PAGE_COPY : region->kind == REGION_FILE ? PLACE_FILE : 0;
+        int state = region->kind == REGION_DATA ? PLACE_SWAP | PAGE_COPY : region->kind >= REGION_FILE ? PLACE_FILE : 0;
         if (region->kind >= REGION_DATA)
             memset(page_state + region->first_page, state, region->pages);
     }
@@ -131,6 +131,8 @@ static int zero_frame(uint32_t frame) {
 /* Puts what lies on the disk into a frame; gives 0, or -1 if the frame has been taken. */
 static int fill(uint32_t page, const struct start_region *region, uint32_t frame, int zeroed) {
     uint64_t sector = swap_sector(page), sectors = EXO_SECTORS_PER_PAGE;
+    if (PLACE(page_state[page]) == PLACE_FILE && region->sector == EXO_ANY)
+        return fill_from_file(region->name, (page - region->first_page) * EXO_PAGE_SIZE, frame);
     if (PLACE(page_state[page]) == PLACE_FILE) {
         uint64_t first = (page - region->first_page) * EXO_SECTORS_PER_PAGE;
         uint64_t all = (region->size + EXO_SECTOR_SIZE - 1) / EXO_SECTOR_SIZE;

@@ -2,7 +2,8 @@
  *
  * Pages are numbered through the pageable regions in the order of the start block.  A HEAP region is the program's up
  * to the break, and a FILE region from the moment it was asked for.  These two, and the table of regions itself, are
- * written only by os_region and os_map_file.
+ * written only by os_region and os_map_file.  A file of the mounted file system becomes a FILE region, without sectors and
+ * with the server's number for its name, at the beginning of the FILES region, which is the rest from then on.
  */
 #include "library.h"
 
@@ -21,6 +22,8 @@ static int contains(const struct start_region *region, uint64_t va) {
 static int handed_out(const struct start_region *region, uint64_t va) {
     if (region->kind == REGION_HEAP)
         return va < region->va + heap_break;
+    if (region->kind == REGION_FILES)
+        return 0;
     return region->kind != REGION_FILE || mapped_files >> (region - start->regions) & 1;
 }
 
@@ -71,7 +74,7 @@ uint64_t page_entry(uint32_t page) {
 
 /* Whether the pages have places in the swap extent. */
 int swappable(const struct start_region *region) {
-    return region->kind >= REGION_DATA && region->kind != REGION_FILE;
+    return region->kind >= REGION_DATA && region->kind < REGION_FILE;
 }
 
 void *os_region(size_t size) {
@@ -97,12 +100,40 @@ static int same(const char *a, const char *b) {
 const void *os_map_file(const char *name, size_t *size) {
     for (uint64_t i = 0; i < start->region_count; i++) {
         const struct start_region *region = &start->regions[i];
-        if (region->kind == REGION_FILE && same(name, start->names + region->name)) {
+        if (region->kind == REGION_FILE && region->sector != EXO_ANY && same(name, start->names + region->name)) {
             __atomic_fetch_or(&mapped_files, 1ull << i, __ATOMIC_SEQ_CST);
             if (size)
                 *size = region->size;
             return (const void *)region->va;
         }
+    }
+    return map_served_file(name, size);
+}
+
+/* Makes a region of a file from the server; a null pointer if there is no room.  One thread at a time.  The region is there
+ * before the rest is cut off, and nobody knows its address until it is handed out. */
+const void *serve_file(uint64_t file, uint64_t size) {
+    uint64_t pages = (size + EXO_PAGE_SIZE - 1) / EXO_PAGE_SIZE, place = start->region_count;
+    for (uint64_t i = 0; i < start->region_count; i++) {
+        struct start_region *space = &start->regions[i];
+        if (space->kind != REGION_FILES || pages > space->pages || (pages && place == START_REGIONS))
+            continue;
+        uint64_t va = space->va;
+        if (!pages)
+            return (const void *)va;
+        struct start_region *made = &start->regions[place];
+        *made = *space;
+        made->kind = REGION_FILE;
+        made->pages = pages;
+        made->size = size;
+        made->name = file;
+        space->first_page += pages;
+        space->va += pages * EXO_PAGE_SIZE;
+        space->pages -= pages;
+        last = NULL;
+        __atomic_fetch_or(&mapped_files, 1ull << place, __ATOMIC_SEQ_CST);
+        __atomic_store_n(&start->region_count, place + 1, __ATOMIC_SEQ_CST);
+        return (const void *)va;
     }
     return NULL;
 }

@@ -7,9 +7,12 @@
 #define _GNU_SOURCE
 #include "libos.h"
 
+#include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -20,7 +23,7 @@
 
 #include "support.h"
 
-enum { LONGEST_WRITE = 100, RANGES = 16, RUBBISH = 0xa5, PIPES = 4 };
+enum { LONGEST_WRITE = 100, RANGES = 16, RUBBISH = 0xa5, PIPES = 4, LISTED = 64 };
 
 static struct {
     char *memory;
@@ -67,8 +70,11 @@ const void *os_map_file(const char *name, size_t *size) {
     if (file < 0 || fstat(file, &about) != 0 || !S_ISREG(about.st_mode)) {
         return NULL;
     }
-    *size = (size_t)about.st_size;
-    void *memory = *size == 0 ? "" : mmap(NULL, *size, PROT_READ, MAP_PRIVATE, file, 0);
+    const size_t length = (size_t)about.st_size;
+    if (size != NULL) {
+        *size = length;
+    }
+    void *memory = length == 0 ? "" : mmap(NULL, length, PROT_READ, MAP_PRIVATE, file, 0);
     close(file);
     return memory == MAP_FAILED ? NULL : memory;
 }
@@ -289,4 +295,136 @@ void os_on_fault(int (*handler)(void *address, int write)) {
 
 int os_dirty(const void *memory) {
     return memory == NULL ? -1 : 1;
+}
+
+/* Files are the host's.  The modes are those that the program says, as there is no umask in the interface. */
+static int result_of(long result) {
+    return result < 0 ? -errno : (int)result;
+}
+
+static DIR *listed[LISTED];
+
+long os_open(const char *path, int flags, int mode) {
+    umask(0);
+    return result_of(open(path, flags | O_CLOEXEC, mode));
+}
+
+int os_close(long file) {
+    if (file >= 0 && file < LISTED && listed[file] != NULL) {
+        closedir(listed[file]);
+        listed[file] = NULL;
+    }
+    return result_of(close((int)file));
+}
+
+long os_read_file(long file, void *buffer, size_t size) {
+    const long done = read((int)file, buffer, size);
+    return done < 0 ? -errno : done;
+}
+
+long os_write_file(long file, const void *bytes, size_t size) {
+    const long done = write((int)file, bytes, size);
+    return done < 0 ? -errno : done;
+}
+
+long os_seek(long file, long distance, int from) {
+    if (file >= 0 && file < LISTED && listed[file] != NULL) {
+        rewinddir(listed[file]);
+    }
+    const long position = lseek((int)file, distance, from);
+    return position < 0 ? -errno : position;
+}
+
+int os_sync(long file, int data_only) {
+    if (file < 0) {
+        sync();
+        return 0;
+    }
+    return result_of(data_only ? fdatasync((int)file) : fsync((int)file));
+}
+
+int os_truncate(long file, size_t size) {
+    return result_of(ftruncate((int)file, (off_t)size));
+}
+
+int os_stat(const char *path, struct os_file_status *status, int follow) {
+    struct stat about;
+    if ((follow ? stat(path, &about) : lstat(path, &about)) < 0) {
+        return -errno;
+    }
+    *status = (struct os_file_status){
+        .inode = about.st_ino,
+        .kind = S_ISREG(about.st_mode)   ? OS_KIND_FILE
+                : S_ISDIR(about.st_mode) ? OS_KIND_DIRECTORY
+                : S_ISLNK(about.st_mode) ? OS_KIND_SYMLINK
+                                         : OS_KIND_UNKNOWN,
+        .mode = about.st_mode & 07777,
+        .links = about.st_nlink,
+        .uid = about.st_uid,
+        .gid = about.st_gid,
+        .size = (uint64_t)about.st_size,
+        .sectors = (uint64_t)about.st_blocks,
+        .accessed = (uint64_t)about.st_atime,
+        .modified = (uint64_t)about.st_mtime,
+        .changed = (uint64_t)about.st_ctime,
+    };
+    return 0;
+}
+
+long os_list(long directory, struct os_entry *entries, size_t count) {
+    if (directory < 0 || directory >= LISTED) {
+        return -EBADF;
+    }
+    if (listed[directory] == NULL) {
+        listed[directory] = fdopendir(dup((int)directory));
+    }
+    if (listed[directory] == NULL) {
+        return -errno;
+    }
+    size_t done = 0;
+    for (struct dirent *entry; done < count && (entry = readdir(listed[directory])) != NULL; done++) {
+        entries[done].inode = entry->d_ino;
+        entries[done].kind = entry->d_type == DT_REG   ? OS_KIND_FILE
+                             : entry->d_type == DT_DIR ? OS_KIND_DIRECTORY
+                             : entry->d_type == DT_LNK ? OS_KIND_SYMLINK
+                                                       : OS_KIND_UNKNOWN;
+        memcpy(entries[done].name, entry->d_name, strlen(entry->d_name) + 1);
+    }
+    return (long)done;
+}
+
+int os_make_directory(const char *path, int mode) {
+    umask(0);
+    return result_of(mkdir(path, (mode_t)mode));
+}
+
+int os_remove(const char *path) {
+    struct stat about;
+    return result_of(lstat(path, &about) == 0 && S_ISDIR(about.st_mode) ? rmdir(path) : unlink(path));
+}
+
+int os_rename(const char *path, const char *new_path) {
+    return result_of(rename(path, new_path));
+}
+
+int os_link(const char *path, const char *new_path) {
+    return result_of(link(path, new_path));
+}
+
+int os_symlink(const char *target, const char *path) {
+    return result_of(symlink(target, path));
+}
+
+long os_read_link(const char *path, char *target, size_t size) {
+    char whole[4096];
+    const long length = readlink(path, whole, sizeof whole);
+    if (length < 0) {
+        return -errno;
+    }
+    memcpy(target, whole, (size_t)length < size ? (size_t)length : size);
+    return length;
+}
+
+int os_set_mode(const char *path, int mode) {
+    return result_of(chmod(path, (mode_t)mode));
 }

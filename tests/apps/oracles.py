@@ -179,6 +179,32 @@ def forktree(argv: Sequence[str]) -> bytes:
     return f"a tree of depth {depth} and fan-out {fanout}: result {result} modulo 100, from {nodes} {plural}\n".encode()
 
 
+def copytree(argv: Sequence[str]) -> bytes:
+    """What is printed for a tree that lies on the host; nothing is copied."""
+    counts: Counter[str] = Counter()
+    known: set[int] = set()
+    for path in (Path(argv[1]), *Path(argv[1]).rglob("*")):
+        about = path.lstat()
+        if path.is_symlink():
+            counts["symbolic"] += 1
+        elif path.is_dir():
+            counts["directories"] += 1
+        elif about.st_ino in known:
+            counts["names"] += 1
+        else:
+            known.add(about.st_ino)
+            counts["files"] += 1
+            counts["bytes"] += about.st_size
+    parts = (
+        ("directories", "directory, ", "directories, "),
+        ("files", "file with ", "files with "),
+        ("bytes", "byte, ", "bytes, "),
+        ("names", "more name, ", "more names, "),
+        ("symbolic", "symbolic link copied\n", "symbolic links copied\n"),
+    )
+    return "".join(f"{counts[key]} {one if counts[key] == 1 else more}" for key, one, more in parts).encode()
+
+
 def appelli(argv: Sequence[str]) -> bytes:
     """What is printed with --counts: how often each operation trapped, and what the pages have in the end."""
     numbers = [int(word) for word in argv[1:] if word.isdecimal()]
@@ -227,6 +253,7 @@ PROGRAMS: dict[str, Callable[[Sequence[str]], bytes]] = {
     "forkdemo": forkdemo,
     "prodcons": prodcons,
     "forktree": forktree,
+    "copytree": copytree,
     "appelli": appelli,
 }
 MEASURING = {"roundtrips", "convoy", "registers", "spin"}

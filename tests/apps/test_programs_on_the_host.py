@@ -93,6 +93,7 @@ WRONG = {
     "roundtrips 1 2 3": "roundtrips: after rounds and seed there is no place for 3.",
     "forktree 1 0": "forktree: the second argument, the fan-out, is a number from 1 to 64, not 0.",
     "forktree 1 2 3 4 5": "forktree: after depth, fan-out, pages and seed there is no place for 5.",
+    "copytree": "copytree: give two arguments, a directory and the place of its copy.",
     "appelli 99": "appelli: pages is a number from 100 to 1048576, not 99.",
     "appelli 100 1 1 1": "appelli: after pages, rounds and seed there is no place for 1.",
     "appelli --none": "appelli: pages is a number from 100 to 1048576, not --none.",

@@ -18,6 +18,8 @@ from exokernel.machine.disk import Attachment, Disk
 from exokernel.machine.memory import PhysicalMemory
 from exokernel.policy.memory import LargestHolder, MemoryPolicy
 from exokernel.policy.round_robin import RoundRobin
+from libos.files.server import FileServer, finish_server, start_server
+from libos.filesystems.interface import FileSystem
 from libos.interface import SONAME
 from libos.loader import Loader
 from libos.plan import Program
@@ -50,6 +52,9 @@ class Machine:
     kernel: Any = None
     deaths: Sequence[Death] = ()
     children: dict[int, str] = field(default_factory=dict)
+    mount: Callable[[Exo], Awaitable[FileSystem]] | None = None
+    """Makes the file system that an environment serves to the programs, if one does."""
+    server: FileServer | None = None
 
     def run(self, programs: Sequence[Program], beside: Beside | None = None) -> list[Ended]:
         """Programs name their images, libraries and files by host paths, which are attached here; `beside` is what the
@@ -88,12 +93,19 @@ class Machine:
         async def init() -> None:
             exo = Exo()
             loader = Loader(exo)
+            serving = 0
+            if self.mount is not None:
+                serving = await exo.create_environment()
+                self.server = FileServer(first.number, self.mount)
+                await start_server(exo, serving, self.server)
             for program in ready:
-                numbers.append(await loader.load(program))
+                numbers.append(await loader.load(replace(program, file_server=serving)))
             if beside is not None:
                 await beside(exo, numbers)
             for number in numbers:
                 statuses.append(await exo.block(Event.EXIT, number, FOREVER))
+            if serving:
+                await finish_server(exo, serving)
 
         first = kernel.boot_coroutine(init)
         for attachment in disk.attachments:
