@@ -50,8 +50,10 @@ class Call:
     function: Callable[..., Any]
     checks: tuple[Check | None, ...]
     buffer: int | None
+    words: bool
+    """Whether every argument is one word: none is a buffer, bytes or an object."""
     plain: tuple[tuple[int, Check | None], ...] | None
-    """Register and check of each argument, if every argument takes one register and none is a buffer or bytes."""
+    """Then, register and check of each argument."""
     direct: Callable[..., Any] | None = None
     """Instead, for machine code: a function that looks at the registers itself."""
 
@@ -69,10 +71,10 @@ def serves(name: str) -> Callable[[Function], Function]:
         kinds = [argument.kind for argument in row.arguments]
         buffer = kinds.index(Kind.BUFFER) if Kind.BUFFER in kinds else None
         checks = tuple(CHECKS.get(kind) for kind in kinds)
-        special = {Kind.BUFFER, Kind.BYTES, Kind.OBJECT} & set(kinds)
+        words = not {Kind.BUFFER, Kind.BYTES, Kind.OBJECT} & set(kinds)
         direct = DIRECT.get(row.number)
-        plain = None if special or direct else tuple(zip(ARGUMENTS, checks, strict=False))
-        CALLS[row.number] = Call(row, function, checks, buffer, plain, direct)
+        plain = tuple(zip(ARGUMENTS, checks, strict=False)) if words and not direct else None
+        CALLS[row.number] = Call(row, function, checks, buffer, words, plain, direct)
         return function
 
     return declare
@@ -221,33 +223,41 @@ def python(kernel: Kernel, environment: Environment, context: Context, number: i
         raise Refusal(Error.NO_SUCH_CALL)
     if len(arguments) != len(call.checks):
         raise Refusal(Error.BAD_ARGUMENT)
-    values = [
-        _from_python(kernel, environment, argument, check, value)
-        for argument, check, value in zip(call.row.arguments, call.checks, arguments, strict=True)
-    ]
-    result = call.function(kernel, environment, context, *values)
+    if call.words:
+        for value in arguments:
+            if value.__class__ is not int or not 0 <= value <= WORD:
+                arguments = tuple([_word(one) for one in arguments])
+                break
+    else:
+        arguments = tuple(map(_from_python, call.row.arguments, arguments))
+    result = call.function(
+        kernel,
+        environment,
+        context,
+        *[
+            value if check is None else check(kernel, environment, value)
+            for check, value in zip(call.checks, arguments, strict=True)
+        ],
+    )
     if result is not NO_ANSWER:
         context.answer = result
 
 
-def _from_python(
-    kernel: Kernel,
-    environment: Environment,
-    argument: Argument,
-    check: Check | None,
-    value: Any,
-) -> Any:
+def _word(value: Any) -> int:
+    if not isinstance(value, int) or not 0 <= value <= WORD:
+        raise Refusal(Error.BAD_ARGUMENT)
+    # An IntFlag is an int whose complement has only the flags it knows: no mask for a page-table entry.
+    return int(value)
+
+
+def _from_python(argument: Argument, value: Any) -> Any:
     if argument.kind is Kind.OBJECT:
         return value
     if argument.kind in (Kind.BYTES, Kind.BUFFER):
         if not isinstance(value, bytes) or len(value) > TEXT_MAXIMUM:
             raise Refusal(Error.BAD_ARGUMENT)
         return value
-    if not isinstance(value, int) or not 0 <= value <= WORD:
-        raise Refusal(Error.BAD_ARGUMENT)
-    # An IntFlag is an int whose complement has only the flags it knows: no mask for a page-table entry.
-    value = int(value)
-    return value if check is None else check(kernel, environment, value)
+    return _word(value)
 
 
 @serves("batch")
