@@ -382,6 +382,24 @@ def mix(
         raise SystemExit(demonstration.show(jobs, _list_of_numbers("--depth", depth), seed, as_json))
 
 
+@demo.command()
+def database(
+    transactions: Annotated[int, typer.Option(help="How many transactions are measured.", min=10)] = 150,
+    cuts: Annotated[int, typer.Option(help="How many power cuts each way goes through on each disk.", min=0)] = 6,
+    disk_model: Annotated[
+        list[str] | None, typer.Option(help="What kind of disk; repeatable; all of them by default; see `exo list`.")
+    ] = None,
+    seed: Seed = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Show a database on its own sectors and over ext3, and what power cuts leave of it."""
+    from exokernel.demos import database as demonstration
+    from exokernel.machine.models import DRIVES
+
+    with sentences():
+        raise SystemExit(demonstration.show(transactions, cuts, disk_model or list(DRIVES), seed, as_json))
+
+
 def main() -> None:
     """The entry of the command `exo`."""
     try:

@@ -10,6 +10,7 @@ cycle: PowerCut is raised, and the next run finds on the disk what a disk keeps 
 
 import signal
 from collections.abc import Awaitable, Callable
+from random import Random
 from types import FrameType, TracebackType
 from typing import Final, Self, TypeVar
 
@@ -85,13 +86,18 @@ class DiskSession:
             raise Interrupted
 
     def run(
-        self, main: Callable[[Volume], Awaitable[T]], extent: tuple[int, int] | None = None, power_cut: int = NEVER
+        self,
+        main: Callable[[Volume], Awaitable[T]],
+        extent: tuple[int, int] | None = None,
+        power_cut: int = NEVER,
+        seed: int = 0,
     ) -> T:
         """Boot, run `main` to its end over a volume, and switch off.
 
         `extent` is the first sector and the number of sectors of the volume; without it, the whole disk.  Of an image it
         has to be a partition, or all of an image without any.  Gives what `main` gave and raises what it raised; also
-        PowerCut when the clock came to `power_cut` (cycles) first, and EnvironmentEnded.
+        PowerCut when the clock came to `power_cut` (cycles) first, when `seed` decides what the disk keeps of what was
+        volatile; and EnvironmentEnded.
         """
         start, sectors = extent or (0, self.disk.sectors)
         results: list[T] = []
@@ -112,18 +118,21 @@ class DiskSession:
             if not self.disk.image_sectors:
                 kernel.disk.attach(environment, start, sectors, EVERY_RIGHT)
             outcome = kernel.run(power_cut)
+            if outcome is Outcome.TIME:
+                kernel.disk.power_cut(Random(seed))
         finally:
             if previous is not None:
                 signal.signal(signal.SIGINT, previous)
             self.cycles = kernel.clock.now
             kernel.close()
             memory.close()
+            self.disk.switch_off()
+        if outcome is Outcome.TIME:
+            raise PowerCut(self.cycles)
         if errors:
             raise errors[0]
         if results:
             return results[0]
-        if outcome is not Outcome.ALL_ENDED:
-            raise PowerCut(self.cycles)
         raise EnvironmentEnded(" ".join(explain.death(death).partition("\n")[0] for death in kernel.deaths))
 
     def _on_interrupt(self, number: int, frame: FrameType | None) -> None:

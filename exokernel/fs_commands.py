@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
@@ -20,7 +20,8 @@ T = TypeVar("T")
 fs = typer.Typer(help="Make file systems in disk images; list, put and get files.", no_args_is_help=True)
 
 Image = Annotated[
-    str, typer.Argument(help="An image file, or a partition of one by number or label: disk.img:2, disk.img:root.")
+    str,
+    typer.Argument(help="An image file, or a partition of one: disk.img:2, disk.img:root.", metavar="IMAGE"),
 ]
 PathIn = Annotated[str, typer.Argument(help="A path in the image.", metavar="PATH")]
 PathsIn = Annotated[list[str], typer.Argument(help="Paths in the image.", metavar="PATH...")]
@@ -277,9 +278,12 @@ def tree(image: Image, path: PathIn = "/", as_json: AsJson = False) -> None:
         _print_lines(tree_lines(found))
 
 
-def _print_lines(lines: "Iterator[str] | list[str]") -> None:
-    """Lines whose names are bytes again as they were."""
-    sys.stdout.buffer.writelines(os.fsencode(line) + b"\n" for line in lines)
+def _print_lines(lines: Iterable[str]) -> None:
+    """Lines with the very bytes of the names; for a terminal, what would disturb it is written out."""
+    from exokernel.observe.files import printable
+
+    terminal = sys.stdout.isatty()
+    sys.stdout.buffer.writelines(os.fsencode(printable(line) if terminal else line) + b"\n" for line in lines)
     sys.stdout.buffer.flush()
 
 

@@ -229,7 +229,7 @@ class ImageFiles:
             with self.about(path):
                 return await self.tree.unlink(path)
         if not recursive:
-            raise ImageFileError(f"{path} in {self.name} is a directory; remove it and all that is in it with: rm -r")
+            raise ImageFileError(f"{path} in {self.name} is a directory; remove it and all that is in it with: exo fs rm -r")
         if place.name in (b".", b"..") or it.inode == self.files.root:
             raise ImageFileError(f"{path} in {self.name} cannot be removed; name what is in it.")
         with self.about(path):

@@ -1,8 +1,8 @@
 """The file system of a run: `init` makes an environment that mounts it and serves it to the programs, and has it unmounted
 when they have ended.
 
-`--fs NAME` serves one that needs no disk, or the one on the whole image of `--disk`; `--fs NAME:PARTITION` names a partition
-of the image by number or label.
+`--fs NAME` serves one that needs no disk, or the one on the whole image of `--disk`; `--fs NAME:PARTITION` names a
+partition of the image by number or label.
 """
 
 from collections.abc import Awaitable, Callable
@@ -88,8 +88,8 @@ class FileService:
             raise ScenarioError(str(error)) from None
 
     async def begin(self, exo: Exo, creator: int, make_environment: Callable[[], Awaitable[int]]) -> None:
-        """Start the server and wait until the file system is mounted.  `creator` is the calling environment.  Raises LoadError
-        if it cannot be mounted."""
+        """Start the server and wait until the file system is mounted.  `creator` is the calling environment.  Raises
+        LoadError if it cannot be mounted."""
         self.environment = await make_environment()
         start, sectors = self._extent
         if sectors:

@@ -34,6 +34,7 @@ from exokernel.machine.clock import NEVER
 from exokernel.machine.cpu import Cpu, FastCpu
 from exokernel.machine.disk import Disk
 from exokernel.machine.memory import PhysicalMemory
+from exokernel.policy.disk import DiskPolicy
 from exokernel.policy.memory import LargestHolder, MemoryPolicy
 from exokernel.policy.processor import CPU_POLICIES
 
@@ -143,11 +144,13 @@ class Machine:
         policy: MemoryPolicy | None = None,
         make_cpu: Callable[[PhysicalMemory, int], Cpu] = FastCpu,
         cpu_policy: str = "round-robin",
+        disk: Disk | None = None,
+        disk_policy: DiskPolicy | None = None,
         **numbers: Any,
     ) -> None:
         settings = Settings(**numbers)
         self.memory = PhysicalMemory(frames << PAGE_SHIFT)
-        self.disk = Disk(sectors)
+        self.disk = disk or Disk(sectors)
         self.traps: list[tuple[Any, ...]] = []
         if make_cpu is FastCpu and settings.cpus > 1:
             make_cpu = partial(FastCpu, split=True)
@@ -158,6 +161,7 @@ class Machine:
             policy or LargestHolder(),
             CPU_POLICIES[cpu_policy](settings.quantum, cpus=settings.cpus),
             settings=settings,
+            disk_policy=disk_policy,
         )
         self.free_at_start = len(self.kernel.frames.free)
 

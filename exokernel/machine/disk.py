@@ -96,6 +96,7 @@ class Disk:
         self._memory = mmap.mmap(-1, max(sectors, 1) * SECTOR_SIZE)
         self.sectors += sectors
         self.end = self.sectors
+        self._make_drive = drive
         self.drive = drive(self.sectors)
         self.record: list[Written | Flushed] | None = None
         self._volatile = VolatileSectors()
@@ -230,7 +231,7 @@ class Disk:
         self, now: int, sector: int, count: int, write: bool = False, forced: bool = False, through: Sequence[int] = ()
     ) -> int:
         """How long a request takes whose turn comes at cycle `now`; it must be the only one.  No sectors: a flush.
-         `through`: where the head goes first."""
+        `through`: where the head goes first."""
         drive = self.drive
         cycles = drive.transfer(now, write, sector, count, forced, through) if count else drive.flush(now)
         self._ends = now + cycles
@@ -271,6 +272,13 @@ class Disk:
         self._volatile.clear()
         if self._image is not None:
             self._image.flush()
+
+    def switch_off(self) -> None:
+        """The machine ends: what is still volatile reaches the medium, and the drive begins anew with the next machine's
+        clock."""
+        self._volatile.clear()
+        self.drive = self._make_drive(self.sectors)
+        self._ends = 0
 
     def close(self) -> None:
         """Write everything to the image file, if there is one, and let go of the host's files."""

@@ -77,8 +77,8 @@ NodePage: Final = Padded(
         "header" / PageHeader,
         "key_lengths" / Array(this.header.count, Int8ul),
         "value_lengths" / Array(this.header.count, Int16ul),
-        "keys" / Array(this.header.count, Bytes(lambda here: here._.key_lengths[here._index])),
-        "values" / Array(this.header.count, Bytes(lambda here: here._.value_lengths[here._index])),
+        "keys" / Array(this.header.count, Bytes(lambda here: here.key_lengths[here._index])),
+        "values" / Array(this.header.count, Bytes(lambda here: here.value_lengths[here._index])),
     ),
 )
 """Entries in the order of their keys.  On level 0 they are the store's; above, the values are Pointers, each to the node
@@ -92,10 +92,12 @@ RecordHeader: Final = Struct(
     "magic" / Int32ul,
     "generation" / Int64ul,
     "sequence" / Int64ul,
+    "group" / Int64ul,
     "length" / Int32ul,
     "changes" / Int32ul,
 )
-"""One transaction in the log: `checksum` is that of the rest of the header and of the `length` bytes that follow."""
+"""One transaction in the log: `checksum` is that of the rest of the header and of the `length` bytes that follow.  `group`
+is the number of the first transaction that was written together with this one."""
 
 Change: Final = Struct("key_length" / Int8ul, "value_length" / Int16ul)
 """Then the key, then the value; a `value_length` of DELETED and no value for a key that is deleted."""

@@ -12,19 +12,31 @@ a group needs no order within, and the transaction is durable when the one force
 
 What may not be taken for a record: a record names the generation of the checkpoint that it comes after and its number,
 which must be the next; so what was there before counts for nothing.  The next group is not begun before the last is on the
-medium; so behind a torn group there is nothing.
+medium; so behind a torn group there is nothing, and a record that is damaged with a later group behind it was committed.
 """
 
+from dataclasses import dataclass
 from typing import Final
 
 from exokernel.abi.layout import SECTOR_SIZE
-from libos.database.errors import StoreFull
-from libos.database.format import RECORD_HEADER, RECORD_MAGIC, Geometry, Seal, pack_changes, unpack_changes
+from libos.database.errors import CorruptStore, StoreFull
+from libos.database.format import RECORD_HEADER, RECORD_MAGIC, Geometry, Seal, unpack_changes
 from libos.database.sectors import SectorBuffer
 from libos.database.tree import Changes
 
 _CHECKSUM_BYTES: Final = 4
 _READ_AT_ONCE: Final = 32 * 1024
+
+
+@dataclass(frozen=True)
+class _Record:
+    """A transaction found in the log; `size` in bytes, with its header."""
+
+    generation: int
+    number: int
+    group: int
+    changes: Changes
+    size: int
 
 
 class Log:
@@ -43,32 +55,36 @@ class Log:
         """How many groups have been written."""
         self._sectors = 0
         self._waiting = bytearray()
+        self._group = 0
+        """The number of the first transaction in line."""
 
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing in it since the last checkpoint."""
         return not self._sectors and not self._waiting
 
-    def record(self, changes: Changes) -> bytes:
-        """The record of the next transaction.  Raises StoreFull if no log of this size could hold it."""
-        body = pack_changes(changes)
-        head = RECORD_HEADER.pack(0, RECORD_MAGIC, self.generation, self.sequence + 1, len(body), len(changes))
-        if len(head) + len(body) > self._geometry.log_bytes:
+    def check(self, body: bytes) -> None:
+        """Raise StoreFull if no log of this size could hold a transaction with such a body."""
+        size = RECORD_HEADER.size + len(body)
+        if size > self._geometry.log_bytes:
             raise StoreFull(
-                f"The transaction takes {len(head) + len(body)} bytes of the log, which has {self._geometry.log_bytes}; "
+                f"The transaction takes {size} bytes of the log, which has {self._geometry.log_bytes}; "
                 "divide it, or make the store with a larger log."
             )
-        rest = head[_CHECKSUM_BYTES:] + body
-        return self._seal.sum(rest).to_bytes(_CHECKSUM_BYTES, "little") + rest
 
-    def has_room(self, record: bytes) -> bool:
-        """Whether a record fits in without a checkpoint."""
-        return self._sectors * SECTOR_SIZE + len(self._waiting) + len(record) <= self._geometry.log_bytes
+    def has_room(self, body: bytes) -> bool:
+        """Whether a transaction fits in without a checkpoint."""
+        in_line = len(self._waiting) + RECORD_HEADER.size + len(body)
+        return self._sectors * SECTOR_SIZE + in_line <= self._geometry.log_bytes
 
-    def append(self, record: bytes) -> int:
-        """Put a record in line for the disk; gives its transaction's number."""
-        self._waiting += record
+    def append(self, body: bytes, changes: int) -> int:
+        """Put the next transaction, whose packed changes are `body`, in line for the disk; gives its number."""
         self.sequence += 1
+        if not self._waiting:
+            self._group = self.sequence
+        head = RECORD_HEADER.pack(0, RECORD_MAGIC, self.generation, self.sequence, self._group, len(body), changes)
+        rest = head[_CHECKSUM_BYTES:] + body
+        self._waiting += self._seal.sum(rest).to_bytes(_CHECKSUM_BYTES, "little") + rest
         return self.sequence
 
     async def write(self) -> None:
@@ -96,53 +112,58 @@ class Log:
             await self._buffer.write(self._geometry.log_sector + begin // SECTOR_SIZE, zeros)
 
     async def committed(self) -> list[Changes]:
-        """The transactions after the last checkpoint that are whole on the medium, in their order."""
+        """The transactions after the last checkpoint that are whole on the medium, in their order.
+
+        Raises CorruptStore if one is damaged that was durable: a later group is there, which was begun after it.  Damage to
+        the last group cannot be told from a power cut while it was written.
+        """
         found: list[Changes] = []
-        data, at = b"", 0
+        data, at = bytearray(), 0
         while True:
-            data = await self._have(data, at + RECORD_HEADER.size)
-            length = self._record_length(data, at, self.generation, self.sequence + len(found) + 1)
-            if length is not None:
-                data = await self._have(data, at + RECORD_HEADER.size + length)
-                changes = self._changes(data, at, length)
-                if changes is not None:
-                    found.append(changes)
-                    at += RECORD_HEADER.size + length
-                    continue
+            number = self.sequence + len(found) + 1
+            record = await self._record(data, at)
+            if record is not None and (record.generation, record.number) == (self.generation, number):
+                found.append(record.changes)
+                at += record.size
+                continue
             padding = -at % SECTOR_SIZE
-            if not padding or any(data[at : at + padding]):
-                return found
-            at += padding
+            if padding and not any(data[at : at + padding]):
+                at += padding
+                continue
+            await self._look_behind(data, at, number)
+            return found
+
+    async def _look_behind(self, data: bytearray, at: int, number: int) -> None:
+        """Raise CorruptStore if behind a place there is a group that was begun when transaction `number` was durable."""
+        for sector in range(at + -at % SECTOR_SIZE, self._geometry.log_bytes, SECTOR_SIZE):
+            record = await self._record(data, sector)
+            if record is not None and record.generation == self.generation and record.group > number:
+                raise CorruptStore(
+                    f"Transaction {number} in the log of the store is damaged; it was committed before {record.number} was."
+                )
 
     async def begins_with(self, generation: int) -> bool:
         """Whether the first record in the log is one of this generation, whatever its number."""
-        data = await self._have(b"", RECORD_HEADER.size)
-        length = self._record_length(data, 0, generation, None)
-        if length is None:
-            return False
-        data = await self._have(data, RECORD_HEADER.size + length)
-        return self._changes(data, 0, length) is not None
+        record = await self._record(bytearray(), 0)
+        return record is not None and record.generation == generation
 
-    async def _have(self, data: bytes, size: int) -> bytes:
-        """The log's first bytes, of which `data` have been read, `size` of them or more; fewer if it ends before."""
+    async def _record(self, data: bytearray, at: int) -> _Record | None:
+        """The whole record at a place of the log, if there is one; `data` is what has been read of the log's beginning."""
+        begin = at + RECORD_HEADER.size
+        await self._have(data, begin)
+        if begin > len(data):
+            return None
+        checksum, magic, generation, number, group, length, count = RECORD_HEADER.unpack_from(data, at)
+        if magic != RECORD_MAGIC or begin + length > self._geometry.log_bytes:
+            return None
+        await self._have(data, begin + length)
+        if checksum != self._seal.sum(memoryview(data)[at + _CHECKSUM_BYTES : begin + length]):
+            return None
+        changes = unpack_changes(bytes(memoryview(data)[begin : begin + length]), count)
+        return _Record(generation, number, group, changes, RECORD_HEADER.size + length)
+
+    async def _have(self, data: bytearray, size: int) -> None:
+        """Read on until there are so many bytes, or the log ends."""
         while len(data) < min(size, self._geometry.log_bytes):
             more = min(_READ_AT_ONCE, self._geometry.log_bytes - len(data))
             data += await self._buffer.read(self._geometry.log_sector + len(data) // SECTOR_SIZE, more)
-        return data
-
-    def _record_length(self, data: bytes, at: int, generation: int, sequence: int | None) -> int | None:
-        """The length of the body of a record at a place of the log; None if none of this number begins there."""
-        if at + RECORD_HEADER.size > self._geometry.log_bytes:
-            return None
-        _, magic, of_generation, number, length, _ = RECORD_HEADER.unpack_from(data, at)
-        if magic != RECORD_MAGIC or of_generation != generation or sequence not in (None, number):
-            return None
-        return int(length) if at + RECORD_HEADER.size + length <= self._geometry.log_bytes else None
-
-    def _changes(self, data: bytes, at: int, length: int) -> Changes | None:
-        """The changes in a record, or None if it is not whole."""
-        end = at + RECORD_HEADER.size + length
-        checksum, *_, count = RECORD_HEADER.unpack_from(data, at)
-        if checksum != self._seal.sum(data[at + _CHECKSUM_BYTES : end]):
-            return None
-        return unpack_changes(data[at + RECORD_HEADER.size : end], count)

@@ -27,7 +27,7 @@ from typing import Final, Self
 
 from exokernel.abi.layout import PAGE_SIZE, SECTOR_SIZE, SECTORS_PER_PAGE
 from libos.database.errors import CorruptStore, DatabaseError, StoreFull, sentences
-from libos.database.format import Checkpoint, Geometry, Seal, unpack_superblock
+from libos.database.format import Checkpoint, Geometry, Seal, pack_changes, unpack_superblock
 from libos.database.log import Log
 from libos.database.sectors import SectorBuffer
 from libos.database.space import Space
@@ -175,20 +175,19 @@ class Store:
         """Make changes in the tree and put them in line for the log.  Raises StoreFull before anything has been done."""
         deleting = all(value is None for _, value in changes)
         needed = self.tree.most_pages(changes) + (0 if deleting else _RESERVE)
-        record = self.log.record(changes)
-        if not self.log.has_room(record) or (self.space.free < needed and self.space.leaving):
+        body = pack_changes(changes)
+        self.log.check(body)
+        if not self.log.has_room(body) or (self.space.free < needed and self.space.leaving):
             await self._guarded_checkpoint()
-            needed = self.tree.most_pages(changes) + (0 if deleting else _RESERVE)
-            record = self.log.record(changes)
         if self.space.free < needed:
             raise StoreFull(
                 f"The transaction may need {needed} pages of the store, of which {self.space.free} are free; "
                 "delete something in a transaction of its own, or make a larger store."
             )
         with self._all_or_failed():
-            await self.storage.exo.charge(len(record))
+            await self.storage.exo.charge(len(body))
             await self.tree.change(changes)
-        self.log.append(record)
+        self.log.append(body, len(changes))
 
     async def _harden(self, sequence: int) -> None:
         """Wait until a transaction is on the medium: whoever comes first writes for all that are in line."""

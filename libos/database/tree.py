@@ -117,8 +117,8 @@ class Tree:
     # Changing.
 
     def most_pages(self, changes: Changes) -> int:
-        """How many pages changes take at most before the old ones are free: of each node on the way a copy, one more if it is
-        divided for another entry and one if its neighbour is drawn in, and what the new entries fill by themselves."""
+        """How many pages changes take at most before the old ones are free: of each node on the way a copy, one more if it
+        is divided for another entry and one if its neighbour is drawn in, and what the new entries fill by themselves."""
         size = sum(entry_size(key, value or b"") for key, value in changes)
         copied = min(len(changes) * self.levels, self._space.used)
         return 3 * copied + 2 * -(-size // CAPACITY) + self.levels + 2

@@ -12,9 +12,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Self
 
 from exokernel.abi.downcalls import Exo
-from exokernel.abi.errors import Error, Refused
-from exokernel.abi.flags import FOREVER, Rights, Sharing
+from exokernel.abi.errors import Refused
+from exokernel.abi.flags import Rights, Sharing
 from exokernel.abi.layout import PAGE_SIZE
+from libos.files.calling import call_server
 from libos.files.protocol import (
     DATA,
     DATA_SIZE,
@@ -36,10 +37,7 @@ from libos.transfers import GONE
 if TYPE_CHECKING:
     from libos.paging import Paging
 
-_TRY_AGAIN: Final = frozenset((Error.BUSY, Error.NOT_SERVING))
 _READ_WRITE: Final = int(Rights.READ | Rights.WRITE)
-_WORD: Final = (1 << 64) - 1
-_SIGN: Final = 1 << 63
 
 
 class FileClient:
@@ -79,24 +77,10 @@ class FileClient:
     # Calls.
 
     async def _call(self, operation: Operation, *words: int) -> int:
-        """The result of a call; whoever is busy is given the rest of the slice, and asked again."""
+        """The result of a call."""
         if not self._server:
             raise FileSystemError(Errno.ENOSYS)
-        masked = [word & _WORD for word in (operation, *words)]
-        while True:
-            try:
-                word = (await self._exo.call(self._server, FOREVER, *masked))[0]
-                break
-            except Refused as refused:
-                if refused.error not in _TRY_AGAIN:
-                    raise FileSystemError(Errno.EIO) from None
-            try:
-                await self._exo.yield_(self._server)
-            except Refused:
-                raise FileSystemError(Errno.EIO) from None
-        if word & _SIGN:
-            raise FileSystemError(Errno((1 << 64) - word))
-        return word
+        return await call_server(self._exo, self._server, operation, *words)
 
     async def _make_window(self) -> None:
         """Lend the server the frames of the window, once.  Raises ENOMEM."""

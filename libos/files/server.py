@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from exokernel.abi.downcalls import Exo
-from exokernel.abi.errors import Error, Refused
 from exokernel.abi.flags import ANYONE, SELF, Event
 from exokernel.abi.layout import OWN_PAGE
 from exokernel.abi.pages import OwnPage, offset_of
+from libos.files.calling import call_server
 from libos.files.clients import Clients
 from libos.files.operations import Operations
 from libos.files.protocol import Operation
@@ -31,7 +31,6 @@ from libos.storage.volume import VolumeError
 CALLS_BETWEEN_BURIALS: Final = 64
 _WOKEN: Final = OWN_PAGE + offset_of(OwnPage, "events") + 8 * Event.WOKEN
 _WORD: Final = (1 << 64) - 1
-_SIGN: Final = 1 << 63
 
 
 @dataclass(frozen=True)
@@ -145,21 +144,13 @@ async def start_server(exo: Exo, environment: int, server: FileServer) -> None:
     await exo.set_library(environment, server)
     await exo.start_coroutine(environment, server.run())
     try:
-        await exo.call(environment, a=int(Operation.READY))
-    except Refused as refused:
-        if refused.error not in (Error.CALLEE_ENDED, Error.NO_SUCH_ENVIRONMENT, Error.NOT_SERVING):
-            raise
-        failed = FileSystemError(Errno.EIO)
-        failed.args = (server.failure or "its server ended",)
-        raise failed from None
+        await call_server(exo, environment, Operation.READY)
+    except FileSystemError as error:
+        error.args = (server.failure or "its server ended",)
+        raise
 
 
 async def finish_server(exo: Exo, environment: int) -> None:
     """Have a server unmount and end.  Raises FileSystemError if it could not, or is no more."""
-    try:
-        word = (await exo.call(environment, a=int(Operation.FINISH)))[0]
-        await exo.block(Event.EXIT, environment)
-    except Refused:
-        word = -int(Errno.EIO) & _WORD
-    if word & _SIGN:
-        raise FileSystemError(Errno((1 << 64) - word))
+    await call_server(exo, environment, Operation.FINISH)
+    await exo.block(Event.EXIT, environment)

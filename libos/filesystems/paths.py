@@ -18,6 +18,7 @@ from libos.filesystems.interface import (
     MODE_BITS,
     NAME_MAXIMUM,
     Attributes,
+    CorruptFileSystem,
     Entry,
     Errno,
     FileSystem,
@@ -163,13 +164,18 @@ class Tree:
         return sorted((entry for entry in there if entry.name not in _SPECIAL), key=lambda entry: entry.name)
 
     async def walk(self, path: Path = b".") -> AsyncIterator[tuple[bytes, Attributes]]:
-        """A path and everything below, a directory before what is in it, by name; symbolic links are not followed."""
+        """A path and everything below, a directory before what is in it, by name; symbolic links are not followed.  Raises
+        CorruptFileSystem for a directory that is met twice: on a damaged disk this would not end."""
         waiting = [_encoded(path)]
+        met: set[int] = set()
         while waiting:
             name = waiting.pop()
             it = await self.lstat(name)
+            if it.kind is Kind.DIRECTORY and it.inode in met:
+                raise CorruptFileSystem(f"The directory with inode {it.inode} has two names.")
             yield name, it
             if it.kind is Kind.DIRECTORY:
+                met.add(it.inode)
                 waiting += [_join(name, entry.name) for entry in reversed(await self.list(name))]
 
     # Files.

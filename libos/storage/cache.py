@@ -23,6 +23,7 @@ then read again, and a dirty one is gone, which is a VolumeError.
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from itertools import islice
 from typing import Final
 
 from exokernel.abi.errors import Error, Refused
@@ -82,6 +83,7 @@ class BlockCache:
         self.volume = volume
         self.block_size = block_size
         self.capacity = capacity
+        self.base = base
         self.blocks = volume.size // block_size
         self.hits = 0
         self.misses = 0
@@ -220,8 +222,8 @@ class BlockCache:
                         await self._settle(slot)
             given += await self._give_clean(count - given)
         if given < count:
-            dirty = [block for block, slot in self._slots.items() if slot.dirty and self._may_go(slot)]
-            await self._write(sorted(dirty[: count - given]), sleep=False)
+            dirty = (block for block, slot in self._slots.items() if slot.dirty and self._may_go(slot))
+            await self._write(sorted(islice(dirty, count - given)), sleep=False)
             given += await self._give_clean(count - given)
         return given
 
@@ -296,6 +298,7 @@ class BlockCache:
 
     async def _read_in(self, block: int) -> None:
         """Read a block that is not in memory, unless somebody else does so."""
+        await self._look_for_losses()
         begun = await self._begin(block)
         if begun is None:
             return
@@ -354,8 +357,8 @@ class BlockCache:
                 if not slot.dirty:
                     self._put_aside(slot)
                 else:
-                    dirty = [b for b, other in slots.items() if other.dirty and self._may_go(other)]
-                    await self._write(sorted(dirty[:_BATCH]))
+                    dirty = (number for number, other in slots.items() if other.dirty and self._may_go(other))
+                    await self._write(sorted(islice(dirty, _BATCH)))
                 return
             if slot.ahead and ahead is None:
                 ahead = slot
@@ -386,7 +389,6 @@ class BlockCache:
     async def _begin(self, block: int) -> tuple[_Slot, int] | None:
         """Begin to read a block that is not in memory; gives its slot and the request.  Gives None if somebody else has
         begun that meanwhile."""
-        await self._look_for_losses()
         while self._flying >= _REQUESTS:
             await self._one_less()
         slot = await self._take(block)
@@ -402,10 +404,14 @@ class BlockCache:
 
     async def _begin_reading(self, blocks: Iterable[int]) -> None:
         """Begin to read those blocks that are not in memory, and leave the requests for others to wait for."""
+        looked = False
         for block in blocks:
             if block in self._slots:
                 self._slots.move_to_end(block)
                 continue
+            if not looked:
+                await self._look_for_losses()
+                looked = True
             while len(self._ahead) >= _BATCH:
                 await self._one_less()
             begun = await self._begin(block)

@@ -162,7 +162,9 @@ def test_what_is_too_large_or_too_small_is_refused_and_nothing_is_lost() -> None
             for key in (b"", b"k" * (KEY_MAXIMUM + 1)):
                 assert f"1 to {KEY_MAXIMUM} bytes, not {len(key)}" in await raised(DatabaseError, transaction.put(key, b""))
                 await raised(DatabaseError, transaction.get(key))
-            assert f"up to {VALUE_MAXIMUM} bytes" in await raised(DatabaseError, transaction.put(b"b", bytes(VALUE_MAXIMUM + 1)))
+            assert f"up to {VALUE_MAXIMUM} bytes" in await raised(
+                DatabaseError, transaction.put(b"b", bytes(VALUE_MAXIMUM + 1))
+            )
             await transaction.put(b"k" * KEY_MAXIMUM, bytes(VALUE_MAXIMUM))
         assert "has ended" in await raised(DatabaseError, transaction.get(b"a"))
 
@@ -209,7 +211,7 @@ def test_a_full_store_says_so_loses_nothing_and_can_be_emptied(size: int) -> Non
         await store.close()
         assert await contents(await Store.open(volume)) == {b"again": b"1"}
 
-    on_disk(main, 2048)
+    on_disk(main, 1200 if size < 100 else 2048)
 
 
 def test_a_storage_without_a_store_and_one_too_small_are_refused() -> None:
@@ -331,5 +333,3 @@ def test_a_page_taken_by_force_is_an_error_or_read_again_and_never_wrong() -> No
         assert await contents(await Store.open(volume, base=BASE + (1 << 30))) == model
 
     on_disk(main)
-
-

@@ -62,6 +62,16 @@ class Medium:
         return whole
 
 
+def after(image: bytes, record: Sequence[Written | Flushed]) -> Medium:
+    """The medium with everything that was written."""
+    medium = Medium(image)
+    for entry in record:
+        if isinstance(entry, Written):
+            for at in range(0, len(entry.data), SECTOR_SIZE):
+                medium.put(entry.sector + at // SECTOR_SIZE, bytes(entry.data[at : at + SECTOR_SIZE]))
+    return medium
+
+
 @dataclass(frozen=True)
 class State:
     """A medium after a cut at `position`: so many requests of the record had ended."""

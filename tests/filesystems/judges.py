@@ -116,10 +116,10 @@ def recover(image: bytes | bytearray | memoryview) -> bytes:
         return path.read_bytes()
 
 
-def repair(image: bytes | bytearray | memoryview) -> tuple[bytes, Verdict]:
+def repair(image: bytes | bytearray | memoryview, *options: str) -> tuple[bytes, Verdict]:
     """The image after `e2fsck -fy`, and what it had to say."""
     with on_disk(image) as path:
-        done = _run("e2fsck", "-fy", path)
+        done = _run("e2fsck", "-fy", *options, path)
         return path.read_bytes(), Verdict(done.returncode, _complaints(done.stdout + done.stderr))
 
 
@@ -185,9 +185,10 @@ def independent_tree(image: Image) -> Mapping[bytes, Seen]:
                 contents = node.open().read()
             elif mode & 0o170000 == 0o120000:
                 contents = _bytes(node.link)
-            seen[where or b"/"] = Seen(
-                mode & 0o170000, mode & 0o7777, node.inode.i_uid, node.inode.i_gid, node.inode.i_links_count, contents
-            )
+            uid = node.inode.i_uid | node.inode.i_uid_high << 16
+            gid = node.inode.i_gid | node.inode.i_gid_high << 16
+            links = node.inode.i_links_count
+            seen[where or b"/"] = Seen(mode & 0o170000, mode & 0o7777, uid, gid, links, contents)
             if mode & 0o170000 == 0o040000:
                 for name, child in node.listdir().items():
                     if name not in (".", ".."):

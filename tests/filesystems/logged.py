@@ -234,18 +234,25 @@ def run(
         return History(image, record, model.commits, model.kinds, journal_places, recovered, model.serial)
 
 
-def recover_image(
+def recovery_record(
     image: bytes, journal: Sequence[int], blocks: int = BLOCKS, capacity: int = 32
-) -> tuple[Recovered, bytes]:
-    """Recovery alone, in a system of its own: what it did, and the image afterwards."""
+) -> tuple[Recovered, bytes, list[Written | Flushed]]:
+    """Recovery alone, in a system of its own: what it did, the image afterwards, and what reached the disk."""
     with DiskMachine(len(image) // SECTOR_SIZE, memory=2 << 20) as machine:
         machine.load(image)
+        record = machine.disk.record = []
 
         async def main(volume: Volume) -> Recovered:
             cache = BlockCache(volume, BLOCK, BASE, capacity)
             return await recover(cache, journal, blocks)
 
-        return machine.run(main), machine.image()
+        return machine.run(main), machine.image(), record
+
+
+def recover_image(image: bytes, journal: Sequence[int], blocks: int = BLOCKS) -> tuple[Recovered, bytes]:
+    """What recovery did, and the image afterwards."""
+    did, recovered, _ = recovery_record(image, journal, blocks)
+    return did, recovered
 
 
 async def _found(cache: BlockCache, before: History) -> dict[int, bytes]:

@@ -21,7 +21,7 @@ from libos.filesystems.interface import CorruptFileSystem, FileSystem, FileSyste
 from libos.filesystems.paths import Tree
 from libos.storage.volume import Volume
 from tests.filesystems import judges
-from tests.filesystems.crashes import Medium
+from tests.filesystems.crashes import after
 from tests.filesystems.long import LONG
 from tests.filesystems.stages import BASE, EPOCH, OnDisk, Session
 from tests.storage.kit import DiskMachine
@@ -133,12 +133,7 @@ def _with_a_log_to_replay(image: bytes) -> bytes:
             await files.unmount()
 
         machine.run(main)
-    medium = Medium(image)
-    for entry in record[: kept[0]]:
-        if isinstance(entry, Written):
-            for at in range(0, len(entry.data), SECTOR_SIZE):
-                medium.put(entry.sector + at // SECTOR_SIZE, bytes(entry.data[at : at + SECTOR_SIZE]))
-    return bytes(medium.bytes())
+    return bytes(after(image, record[: kept[0]]).bytes())
 
 
 def damage(image: bytes, blocks: tuple[int, ...], rng: random.Random) -> bytes:

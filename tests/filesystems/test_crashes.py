@@ -16,14 +16,15 @@ import pytest
 from exokernel.abi.layout import SECTOR_SIZE
 from exokernel.machine.disk import Flushed, Written
 from libos.filesystems.ext3.filesystem import Ext3
-from libos.filesystems.interface import FileSystem, Kind
+from libos.filesystems.interface import FileSystem, FileSystemError, Kind
 from libos.filesystems.memory import MemoryFileSystem
 from libos.filesystems.paths import Tree
 from libos.storage.volume import Volume
 from tests.filesystems import judges
 from tests.filesystems.ace import Operation, Persist, Workload, at_once, populate, workloads
-from tests.filesystems.crashes import Bounds, Facts, Medium, Promise, Snapshot, State, explain, states
-from tests.filesystems.long import only_long
+from tests.filesystems.crashes import Bounds, Facts, Medium, Promise, Snapshot, State, after, explain, states
+from tests.filesystems.long import LONG, only_long
+from tests.filesystems.random_workloads import random_workload
 from tests.filesystems.stages import BASE, EPOCH, OnDisk, Session
 from tests.storage.kit import DiskMachine
 
@@ -232,7 +233,7 @@ def test_what_e2fsck_recovers_is_what_we_recover(machine: DiskMachine, capsys: p
     for workload in chosen[:40]:
         done = run(machine, workload, judge.mode)
         for state in states(start_image(), done.record, Bounds(pairs=0, subsets=5)):
-            if rng.random() < 0.05:
+            if rng.random() < 0.02:
                 image = bytes(state.medium.bytes())
                 ours, _ = judge.mount(image)
                 repaired, verdict = judges.repair(image)
@@ -273,6 +274,65 @@ def test_a_power_cut_during_recovery_is_recovered_from(machine: DiskMachine, cap
             judge.check(done, State(first.position, how, medium))
     _report(judge, capsys, 25, "cut again during recovery")
     assert judge.judged > 100
+
+
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize("mode", ["ordered", "journal"])
+def test_long_random_workloads_survive_power_cuts(
+    machine: DiskMachine, mode: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    judge, count = Judge(machine, mode), 200 if LONG else 3
+    for seed in range(count):
+        done = run(machine, random_workload(seed, 40), mode)
+        judges.assert_silent(machine.image())
+        cut = list(states(start_image(), done.record, Bounds(pairs=10, subsets=30)))
+        for state in random.Random(seed).sample(cut, min(25, len(cut))):
+            judge.check(done, state)
+    _report(judge, capsys, count, "forty operations")
+    assert judge.judged > 20 * count
+
+
+@pytest.mark.parametrize("mode", ["ordered", "journal"])
+def test_an_old_copy_in_the_log_does_not_overwrite_what_a_block_has_become(machine: DiskMachine, mode: str) -> None:
+    """Directories are made durable and removed, so that the log has copies of their blocks; a file takes all that is free,
+    and so those blocks too.  Recovery must revoke the copies."""
+    machine.load(start_image())
+    record: list[Written | Flushed] = []
+    machine.disk.record = record
+    stored: list[bytes] = []
+    kept: list[int] = []
+
+    async def main(volume: Volume) -> None:
+        files = await Ext3.mount(volume, base=BASE, epoch=EPOCH, capacity=CAPACITY, mode=mode)
+        tree = Tree(files)
+        await tree.write_file(b"/most", bytes(100))
+        most = (await tree.stat(b"/most")).inode
+        await files.set_size(most, (await files.usage()).free_blocks * 1024)
+        for at in range(0, (await files.usage()).free_blocks - 100):
+            await files.write(most, at * 1024, b"m" * 1024)
+        await files.sync()
+        for number in range(20):
+            await tree.mkdir(b"/directory-%d" % number)
+        await files.sync()
+        for number in range(20):
+            await tree.rmdir(b"/directory-%d" % number)
+        await files.sync()
+        inode = await files.create(files.root, b"file", 0o644)
+        try:
+            while True:
+                contents = b"%1024d" % len(stored)
+                await files.write(inode, len(stored) * 1024, contents)
+                stored.append(contents)
+        except FileSystemError:
+            await files.fsync(inode)
+        kept.append(len(record))
+        await files.unmount()
+
+    machine.run(main)
+    machine.disk.record = None
+    seen = Judge(machine, mode).recover(after(start_image(), record[: kept[0]]))
+    assert len(stored) > 20
+    assert seen[b"/file"].contents == b"".join(stored)
 
 
 @only_long

@@ -49,6 +49,7 @@ from tests.filesystems.logged import (
     places,
     put,
     recover_image,
+    recovery_record,
     run,
     superblock,
 )
@@ -169,7 +170,7 @@ def crash(history: History, fraction: float, seed: int, keep: float) -> tuple[in
     return length, image_after(history.image, history.record[:length], random.Random(seed), keep)
 
 
-@examples(350)
+@examples(250)
 @given(SEEDS, steps, safe_settings, st.lists(st.tuples(st.floats(0, 1), kept), min_size=1, max_size=4))
 def test_after_any_crash_recovery_finds_the_last_promised_state_or_the_one_on_its_way(
     seed: int, steps: list[str], settings: Settings, crashes: list[tuple[float, float]]
@@ -181,7 +182,7 @@ def test_after_any_crash_recovery_finds_the_last_promised_state_or_the_one_on_it
         assert history.promises_kept(recovered, length)
 
 
-@examples(120)
+@examples(100)
 @given(SEEDS, steps, steps, safe_settings, st.floats(0, 1), st.floats(0, 1), kept)
 def test_a_crash_after_or_in_the_recovery_from_a_crash_leads_to_a_promised_state_too(
     seed: int, first: list[str], second: list[str], settings: Settings, one: float, two: float, keep: float
@@ -203,6 +204,19 @@ def test_a_crash_at_every_prefix_with_nothing_or_half_or_everything_kept(mode: M
             image = image_after(history.image, history.record[:length], random.Random(length), keep)
             _, recovered = recover_image(image, history.journal)
             assert history.promises_kept(recovered, length), f"after {length} records, keeping {keep}"
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_crash_at_every_point_of_recovery_leads_to_the_same_state(seed: int) -> None:
+    history = run(seed, ["operation", "commit"] * 9, Settings(log=90, mode=Mode.JOURNAL, capacity=64))
+    image = image_after(history.image, history.record, random.Random(seed), 0.0)
+    did, recovered, record = recovery_record(image, history.journal)
+    assert did.replayed > 5
+    for length in range(len(record) + 1):
+        for keep in (0.0, 0.5):
+            left = image_after(image, record[:length], random.Random(length), keep)
+            _, again = recover_image(left, history.journal)
+            assert all(get(again, block) == get(recovered, block) for block in range(60))
 
 
 # The judges: a real ext3 image, whose free blocks the transactions change.

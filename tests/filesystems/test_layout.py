@@ -70,7 +70,8 @@ def test_every_format_in_use_is_derived() -> None:
     for constant, structure in (
         ("SUPERBLOCK", layout.Superblock), ("GROUP_DESCRIPTOR", layout.GroupDescriptor), ("INODE", layout.InodeRecord),
         ("INODE_EXTRA", layout.InodeExtra), ("DIRECTORY_ENTRY", layout.DirectoryEntry), ("INDEX_ROOT", layout.IndexRoot),
-        ("JOURNAL_HEADER", layout.JournalHeader), ("COMMIT_HEADER", layout.CommitHeader), ("XATTR_ENTRY", layout.XattrEntry),
+        ("JOURNAL_HEADER", layout.JournalHeader), ("COMMIT_HEADER", layout.CommitHeader),
+        ("XATTR_HEADER", layout.XattrHeader), ("XATTR_ENTRY", layout.XattrEntry),
     ):  # fmt: skip
         assert getattr(records, constant).format == derive(structure)[0].format
 

@@ -27,7 +27,8 @@ def contents(stamp: int, count: int) -> bytes:
 
 
 class Possible:
-    """By sector the contents it may have after a power cut: at first zeros, and what was written since it was last durable."""
+    """By sector the contents it may have after a power cut: at first zeros, and what was written since it was last
+    durable."""
 
     def __init__(self, sectors: int) -> None:
         self.may = [{bytes(SECTOR_SIZE)} for _ in range(sectors)]
@@ -120,7 +121,10 @@ def test_every_subset_of_what_is_in_the_cache_may_survive() -> None:
 
 def test_every_version_since_the_sector_was_durable_may_survive() -> None:
     assert {left[0] for left in cuts([("store", 0, 1)] * 3)} == {bytes(SECTOR_SIZE), *(contents(i, 1) for i in (1, 2, 3))}
-    assert {left[0] for left in cuts([("store", 0, 1), ("flush", 0, 1), ("store", 0, 1)])} == {contents(1, 1), contents(3, 1)}
+    assert {left[0] for left in cuts([("store", 0, 1), ("flush", 0, 1), ("store", 0, 1)])} == {
+        contents(1, 1),
+        contents(3, 1),
+    }
 
 
 def test_a_forced_write_survives_and_takes_nothing_with_it() -> None:

@@ -54,7 +54,9 @@ requests = st.lists(
 @pytest.mark.parametrize("name", DRIVES)
 @given(requests)
 @examples(60)
-def test_the_same_requests_take_the_same_time_and_time_never_runs_back(name: str, steps: list[tuple[str, int, int]]) -> None:
+def test_the_same_requests_take_the_same_time_and_time_never_runs_back(
+    name: str, steps: list[tuple[str, int, int]]
+) -> None:
     def play() -> list[int]:
         bench, ends = Bench(DRIVES[name](4008)), []
         for what, sector, count in steps:
@@ -240,7 +242,8 @@ def test_a_flush_writes_everything_in_elevator_order() -> None:
 
 
 def test_a_write_anew_is_not_settled_by_the_old_one_under_way() -> None:
-    """The arm is on its way with the first version when the second comes: the medium will have the first, not the second."""
+    """The arm is on its way with the first version when the second comes: the medium will have the first, not the
+    second."""
     drive = Rotating(SECTORS)
     bench = Bench(drive)
     bench.move(True, 900_000)

@@ -1,4 +1,4 @@
-"""A disk that knows nothing but which request it serves: it drives a disk policy, and oracles say what each policy should do.
+"""A disk that knows nothing but which request it serves: it drives a disk policy, and oracles say what one should do.
 
 An oracle is a plain function over the list of all requests that wait: slow, and written down from the definition.
 """

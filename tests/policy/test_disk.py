@@ -135,9 +135,7 @@ def test_shortest_seek_first_may_starve_what_lies_far_away() -> None:
     st.lists(st.tuples(st.integers(0, 3), st.integers(0, SECTORS - 8), st.booleans()), min_size=50, max_size=400),
 )  # fmt: skip
 @examples(60)
-def test_nothing_waits_much_longer_than_its_expiry(
-    reads: int, writes: int, load: list[tuple[int, int, bool]]
-) -> None:
+def test_nothing_waits_much_longer_than_its_expiry(reads: int, writes: int, load: list[tuple[int, int, bool]]) -> None:
     """Once a request has expired only the batch under way, what expired before it with a batch for each, and the batches
     of the other kind that its own has to let by come before it."""
     machine = simulation("deadline", read_expiry=reads * CYCLES_EACH, write_expiry=writes * CYCLES_EACH)
@@ -205,8 +203,8 @@ tickets_of_clients = st.lists(st.integers(1, 1000), min_size=2, max_size=6)
 @given(tickets_of_clients, st.lists(st.integers(1, 8), min_size=6, max_size=6), st.integers(1, 4))
 @examples(100)
 def test_shares_are_in_proportion_to_tickets(tickets: list[int], sizes: list[int], depth: int) -> None:
-    """For any two that always have a request waiting, what each has been served, by its tickets, differs by no more than one
-    largest request of each (Goyal, Vin and Cheng, theorem 1)."""
+    """For any two that always have a request waiting, what each has been served, by its tickets, differs by no more than
+    one largest request of each (Goyal, Vin and Cheng, theorem 1)."""
     machine = simulation("proportional")
     for client, weight in enumerate(tickets):
         machine.policy.set_tickets(client, weight)

@@ -135,7 +135,8 @@ def together(
                     await own.send(worker, index)
                     break
                 except Refused as refused:
-                    assert refused.error is Error.BUSY
+                    if refused.error is not Error.BUSY:
+                        raise
                     await own.yield_()
         await own.block(Event.EXIT, worker)
         for other in others:

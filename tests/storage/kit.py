@@ -21,6 +21,8 @@ from exokernel.kernel.kernel import Kernel, Outcome, Settings
 from exokernel.machine.cpu import FastCpu
 from exokernel.machine.disk import Disk
 from exokernel.machine.memory import PhysicalMemory
+from exokernel.machine.models import DRIVES
+from exokernel.policy.disk import DISK_POLICIES
 from exokernel.policy.memory import LargestHolder
 from exokernel.policy.processor import CPU_POLICIES
 from libos.storage.volume import Volume
@@ -30,17 +32,24 @@ T = TypeVar("T")
 
 
 class DiskMachine:
-    """A kernel over `memory` bytes and a disk of `sectors`."""
+    """A kernel over `memory` bytes and a disk of `sectors`, of the model `drive`, or another `disk` instead."""
 
-    def __init__(self, sectors: int, memory: int = 16 << 20, disk: Disk | None = None) -> None:
+    def __init__(
+        self,
+        sectors: int,
+        memory: int = 16 << 20,
+        disk: Disk | None = None,
+        drive: str = "ssd",
+        disk_policy: str = "fcfs",
+    ) -> None:
         self.memory = PhysicalMemory(memory)
-        self.disk = disk or Disk(sectors)
+        self.disk = disk or Disk(sectors, drive=DRIVES[drive])
         self.sectors = sectors
         settings = Settings(watchdog_seconds=60.0)
         policy = CPU_POLICIES["round-robin"](quantum=settings.quantum, seed=0, cpus=1)
         self.kernel = Kernel(
             self.memory, lambda memory, supervisor: FastCpu(memory, supervisor), self.disk, LargestHolder(), policy,
-            settings=settings,
+            settings=settings, disk_policy=DISK_POLICIES[disk_policy](self.disk.sectors),
         )  # fmt: skip
 
     def __enter__(self) -> Self:

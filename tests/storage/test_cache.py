@@ -2,7 +2,7 @@
 frames or with frames asked back and taken away."""
 
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,8 +12,9 @@ from hypothesis import given
 
 from exokernel.abi.downcalls import Exo
 from exokernel.abi.errors import Error, Refused
-from exokernel.abi.flags import Event, Transfer
-from exokernel.abi.layout import PAGE_SIZE
+from exokernel.abi.flags import FOREVER, Event, Transfer
+from exokernel.abi.layout import OWN_PAGE, PAGE_SIZE, SECTOR_SIZE
+from exokernel.abi.pages import OwnPage, offset_of
 from exokernel.machine.disk import Written
 from libos.storage.cache import BlockCache
 from libos.storage.volume import Volume, VolumeError
@@ -22,6 +23,7 @@ from tests.storage.contexts import FRAMES, Restless, together
 from tests.storage.kit import DiskMachine
 
 BASE = 0x1000_0000
+TAKEN = OWN_PAGE + offset_of(OwnPage, "taken_total")
 BLOCKS = 24
 SIZES = st.sampled_from([1024, 2048, 4096])
 blocks = st.integers(0, BLOCKS - 1)
@@ -64,7 +66,7 @@ class Driver:
 
     def on_disk(self, block: int) -> bytes:
         size = self.model.size
-        return self.machine.disk.read(block * size // 512, size // 512)
+        return self.machine.disk.read(block * size // SECTOR_SIZE, size // SECTOR_SIZE)
 
     def new(self, size: int) -> bytes:
         self.serial += 1
@@ -132,7 +134,7 @@ class Driver:
 @examples(150)
 @given(SIZES, st.integers(2, 16), st.lists(actions, max_size=60), SEEDS)
 def test_a_cache_is_a_dictionary_of_blocks(size: int, capacity: int, program: list[tuple[Any, ...]], seed: int) -> None:
-    with DiskMachine(BLOCKS * size // 512, memory=1 << 20) as machine:
+    with DiskMachine(BLOCKS * size // SECTOR_SIZE, memory=1 << 20) as machine:
         image = disk_contents(BLOCKS * size)
         machine.load(image)
         model = Model(size, {b: image[b * size : (b + 1) * size] for b in range(BLOCKS)})
@@ -166,9 +168,18 @@ class Work:
     rng: random.Random
     steps: int
     written: dict[int, set[bytes]]
+    done: list[int]
 
     async def run(self, volume: Volume) -> None:
         cache, model = self.driver.cache, self.driver.model
+        await self._steps(cache, model)
+        self.done.append(self.number)
+        if len(self.done) == self.of:
+            await cache.write_back()
+            for block, contents in model.contents.items():
+                assert self.driver.on_disk(block) == contents
+
+    async def _steps(self, cache: BlockCache, model: Model) -> None:
         for _ in range(self.steps):
             block = self.rng.randrange(BLOCKS)
             if self.rng.random() < 0.5:
@@ -204,56 +215,327 @@ class Work:
                     await cache.write(block, model.contents[block], fresh=True)
 
 
-@examples(60)
+@examples(50)
 @given(st.integers(2, 6), st.integers(3, 14), SEEDS, st.sampled_from([0.0, 0.1, 0.4]))
 def test_many_contexts_see_one_content_of_each_block(contexts: int, capacity: int, seed: int, pauses: float) -> None:
     size = 1024
-    with DiskMachine(BLOCKS * size // 512, memory=1 << 20) as machine:
+    with DiskMachine(BLOCKS * size // SECTOR_SIZE, memory=1 << 20) as machine:
         image = disk_contents(BLOCKS * size)
         machine.load(image)
         model = Model(size, {b: image[b * size : (b + 1) * size] for b in range(BLOCKS)})
-        written = {block: {contents, bytes(size)} for block, contents in model.contents.items()}
+        written = {block: {contents} for block, contents in model.contents.items()}
         exo = Restless(seed, pauses)
-        cache = BlockCache(Volume(exo, 0, machine.sectors), size, BASE, capacity)
-        driver = Driver(machine, cache, model)
+        driver = Driver(machine, BlockCache(Volume(exo, 0, machine.sectors), size, BASE, capacity), model)
+        done: list[int] = []
         together(
             machine,
-            [Work(driver, n, contexts, random.Random(seed + n), 25, written).run for n in range(contexts)],
+            [Work(driver, n, contexts, random.Random(seed + n), 25, written, done).run for n in range(contexts)],
             exo=exo,
         )
-
-        async def finish(volume: Volume) -> None:
-            await cache.write_back()
-
-        assert all(cache._slots.get(block) is not None or driver.on_disk(block) == c for block, c in model.contents.items())
+        assert len(done) == contexts
 
 
-def test_a_block_that_many_want_is_read_once() -> None:
-    with DiskMachine(BLOCKS * 8) as machine:
-        image = disk_contents(BLOCKS * PAGE_SIZE)
-        machine.load(image)
-        cache = BlockCache(Volume(Exo(), 0, machine.sectors), PAGE_SIZE, BASE, 8)
-        seen = []
+class Counting(Restless):
+    """Down-calls that are counted."""
 
-        async def reader(volume: Volume) -> bytes:
-            data = await cache.read(5)
-            seen.append(machine.kernel.disk)
-            return data
+    def __init__(self) -> None:
+        super().__init__(0, 0.2)
+        self.reads = 0
+        self.writes = 0
 
-        async def counting(volume: Volume) -> bytes:
-            data = await cache.read(5)
-            assert cache.volume.exo is volume.exo
-            return data
+    async def read_sectors(self, sector: int, count: int, frame: int, offset: int = 0, flags: int = 0) -> int:
+        self.reads += 1
+        return await super().read_sectors(sector, count, frame, offset, flags)
 
-        class Counting(Exo):
-            reads = 0
+    async def write_sectors(self, sector: int, count: int, frame: int, offset: int = 0, flags: int = 0) -> int:
+        self.writes += 1
+        return await super().write_sectors(sector, count, frame, offset, flags)
 
-            async def read_sectors(self, sector: int, count: int, frame: int, offset: int = 0, flags: int = 0) -> int:
-                Counting.reads += 1
-                return await super().read_sectors(sector, count, frame, offset, flags)
 
-        exo = Counting()
+@pytest.fixture
+def machine() -> Iterator[DiskMachine]:
+    """A disk of 400 blocks of a page, and 1 MiB of memory."""
+    with DiskMachine(400 * 8, memory=1 << 20) as machine:
+        machine.load(disk_contents(400 * PAGE_SIZE))
+        yield machine
+
+
+def page(machine: DiskMachine, block: int) -> bytes:
+    return machine.disk.read(block * 8, 8)
+
+
+def test_a_block_that_many_want_is_read_once(machine: DiskMachine) -> None:
+    exo = Counting()
+    cache = BlockCache(Volume(exo, 0, machine.sectors), PAGE_SIZE, BASE, 8)
+
+    async def read(volume: Volume) -> bytes:
+        return await cache.read(5)
+
+    async def prefetch(volume: Volume) -> None:
+        await cache.prefetch([5])
+
+    results = together(machine, [prefetch, read, read, read], exo=exo)
+    assert results[1:] == [page(machine, 5)] * 3
+    assert exo.reads == 1
+
+
+def test_a_hit_is_one_trap_and_a_whole_block_is_not_read_before_it_is_written(machine: DiskMachine) -> None:
+    exo = Counting()
+    cache = BlockCache(Volume(exo, 0, machine.sectors), PAGE_SIZE, BASE, 8)
+
+    async def main(volume: Volume) -> None:
+        await cache.write(1, b"x" * PAGE_SIZE)
+        await cache.write(2, b"y", 100, fresh=True)
+        assert exo.reads == 0
+        assert await cache.read(2, 99, 3) == b"\0y\0"
+        await cache.read(3)
+        assert (cache.hits, cache.misses) == (1, 1)
+        assert exo.reads == 1
+
+    machine.run(main)
+
+
+def test_a_run_and_blocks_fetched_ahead_are_under_way_together(machine: DiskMachine) -> None:
+    async def main(volume: Volume) -> None:
+        cache = BlockCache(volume, PAGE_SIZE, BASE, 64)
+        start = await volume.exo.time()
+        for block in range(16):
+            await cache.read(block)
+        alone = await volume.exo.time() - start
+        await cache.prefetch(range(100, 116))
+        assert cache.frames == 32
+        start = await volume.exo.time()
+        assert await cache.read_run(200, 16) == b"".join(page(machine, block) for block in range(200, 216))
+        assert await volume.exo.time() - start < 2 * alone
+        hits = cache.hits
+        assert await cache.read(107) == page(machine, 107)
+        assert cache.hits - hits <= 1
+
+    machine.run(main)
+
+
+def test_dirty_blocks_are_written_in_the_order_of_the_disk_and_each_once(machine: DiskMachine) -> None:
+    record = machine.disk.record = []
+
+    async def main(volume: Volume) -> None:
+        cache = BlockCache(volume, PAGE_SIZE, BASE, 32)
+        order = random.Random(1).sample(range(30), 30)
+        for block in order:
+            await cache.write(block, b"new")
+        await cache.write_back()
+        assert [one.sector // 8 for one in record if isinstance(one, Written)] == list(range(30))
+        await cache.write_back()
+        assert len(record) == 30
+
+    machine.run(main)
+
+
+def test_the_least_recently_used_block_makes_room(machine: DiskMachine) -> None:
+    exo = Counting()
+    cache = BlockCache(Volume(exo, 0, machine.sectors), PAGE_SIZE, BASE, 3)
+
+    async def main(volume: Volume) -> None:
+        for block in (1, 2, 3, 1, 4):
+            await cache.read(block)
+        assert exo.reads == 4
+        for block in (1, 3, 4):
+            await cache.read(block)
+        assert exo.reads == 4
+        await cache.read(2)
+        assert exo.reads == 5
+        assert cache.frames == 3
+
+    machine.run(main)
+
+
+def test_a_cache_full_of_held_blocks_says_so(machine: DiskMachine) -> None:
+    async def main(volume: Volume) -> None:
+        cache = BlockCache(volume, PAGE_SIZE, BASE, 3)
+        for block in range(3):
+            cache.hold(block)
+            await cache.write(block, b"held")
+        with pytest.raises(VolumeError, match="All 3 blocks of the cache belong to one transaction"):
+            await cache.read(3)
+        cache.let_go(1)
+        assert await cache.read(3) == page(machine, 3)
+        assert page(machine, 1).startswith(b"held")
+        assert not page(machine, 0).startswith(b"held")
+
+    machine.run(main)
+
+
+def test_a_block_outside_the_volume_is_refused(machine: DiskMachine) -> None:
+    async def main(volume: Volume) -> None:
+        cache = BlockCache(volume, PAGE_SIZE, BASE, 3)
+        for block in (400, -1):
+            with pytest.raises(VolumeError, match="outside the volume of 400 blocks"):
+                await cache.read(block)
+            with pytest.raises(VolumeError, match="outside the volume of 400 blocks"):
+                await cache.write(block, b"x", fresh=True)
+        assert await cache.read(399) == page(machine, 399)
+
+    machine.run(main)
+
+
+class Failing(Exo):
+    """Requests for one sector fail."""
+
+    def __init__(self, sector: int) -> None:
+        self.sector: int | None = sector
+        self._bad: set[int] = set()
+
+    async def _note(self, sector: int, request: int) -> int:
+        if sector == self.sector:
+            self._bad.add(request)
+        return request
+
+    async def read_sectors(self, sector: int, count: int, frame: int, offset: int = 0, flags: int = 0) -> int:
+        return await self._note(sector, await super().read_sectors(sector, count, frame, offset, flags))
+
+    async def write_sectors(self, sector: int, count: int, frame: int, offset: int = 0, flags: int = 0) -> int:
+        return await self._note(sector, await super().write_sectors(sector, count, frame, offset, flags))
+
+    async def block(self, event: int, value: int, deadline: int = FOREVER) -> int:
+        result = await super().block(event, value, deadline)
+        if event == Event.DISK and value in self._bad:
+            raise Refused(Error.IO_ERROR, "block")
+        return result
+
+
+def test_a_disk_error_is_told_to_whoever_wanted_the_block_and_nothing_else_is_harmed(machine: DiskMachine) -> None:
+    exo = Failing(5 * 8)
+
+    async def main(_: Volume) -> None:
         cache = BlockCache(Volume(exo, 0, machine.sectors), PAGE_SIZE, BASE, 8)
-        results = together(machine, [counting] * 5, exo=exo)
-        assert results == [image[5 * PAGE_SIZE : 6 * PAGE_SIZE]] * 5
-        assert Counting.reads == 1
+        with pytest.raises(VolumeError):
+            await cache.read(5)
+        with pytest.raises(VolumeError):
+            await cache.read_run(4, 3)
+        assert await cache.read(6) == page(machine, 6)
+        for block in (4, 5, 6):
+            await cache.write(block, b"new" * 1000, fresh=True)
+        with pytest.raises(VolumeError):
+            await cache.write_back()
+        assert page(machine, 4).startswith(b"new")
+        assert page(machine, 6).startswith(b"new")
+        exo.sector = None
+        machine.disk.write(5 * 8, bytes(PAGE_SIZE))
+        await cache.write_back()
+        assert page(machine, 5).startswith(b"new"), "it stayed dirty"
+
+    machine.run(main)
+
+
+# Frames that come and go.
+
+
+async def hold_all_frames(got: list[int], give: int = 0, wait: int = 0) -> None:
+    """Another environment: take every frame there is, then so many more as they come; or give some back at last."""
+    exo = Exo()
+    while True:
+        seen = int.from_bytes(await exo.read(FRAMES, 8), "little")
+        try:
+            got.append(await exo.alloc_page())
+        except Refused:
+            if give or (wait and len(got) >= wait):
+                break
+            await exo.block(Event.FRAMES, seen)
+    await exo.block(Event.TIME, 0, await exo.time() + 10_000_000)
+    for frame in got[:give]:
+        await exo.dealloc_page(frame)
+    await exo.block(Event.TIME, 0, await exo.time() + 1_000_000_000)
+
+
+async def work_through(cache: BlockCache, machine: DiskMachine, rounds: int, clean: bool = False) -> None:
+    """Read, change and read again, and wait a little in between."""
+    exo = Exo()
+    for turn in range(rounds):
+        for block in range(150):
+            data = f"{turn} {block}".encode()
+            if block % 3 == 0 and not clean:
+                await cache.write(block, data)
+            assert await cache.read(block, 0, 20) == (
+                data + page(machine, block)[len(data) : 20] if block % 3 == 0 and not clean else page(machine, block)[:20]
+            )
+        await exo.block(Event.TIME, 0, await exo.time() + 200_000)
+
+
+@pytest.mark.parametrize("quota", [12, 40])
+def test_a_cache_that_may_not_have_more_frames_works_with_those_it_has(machine: DiskMachine, quota: int) -> None:
+    cache = BlockCache(Volume(Exo(), 0, machine.sectors), PAGE_SIZE, BASE, 200)
+
+    async def job(volume: Volume) -> None:
+        await work_through(cache, machine, 2)
+        assert 0 < cache.frames <= quota
+        await cache.close()
+
+    together(machine, [job], quota=quota)
+
+
+def test_a_cache_without_a_frame_waits_until_there_are_some(machine: DiskMachine) -> None:
+    got: list[int] = []
+    cache = BlockCache(Volume(Exo(), 0, machine.sectors), PAGE_SIZE, BASE, 200)
+    given = []
+
+    async def release(count: int) -> int:
+        given.append(await cache.release(count))
+        return given[-1]
+
+    async def job(volume: Volume) -> bytes:
+        exo = Exo()
+        await exo.block(Event.TIME, 0, await exo.time() + 5_000_000)
+        return await cache.read(7)
+
+    results = together(machine, [job], release=release, hog=lambda: hold_all_frames(got, give=5))
+    assert results == [page(machine, 7)]
+    assert len(got) > 100
+
+
+def test_a_cache_gives_frames_back_when_it_is_asked_and_nothing_is_lost(machine: DiskMachine) -> None:
+    got: list[int] = []
+    given: list[int] = []
+    cache = BlockCache(Volume(Exo(), 0, machine.sectors), PAGE_SIZE, BASE, 200)
+
+    async def release(count: int) -> int:
+        given.append(await cache.release(count))
+        return given[-1]
+
+    async def job(volume: Volume) -> None:
+        await work_through(cache, machine, 6)
+        await cache.write_back()
+
+    async def other(volume: Volume) -> None:
+        for block in [*range(200, 300)] * 4:
+            assert await cache.read(block, 9, 9) == page(machine, block)[9:18]
+
+    together(machine, [job, other], release=release, hog=lambda: hold_all_frames(got))
+    assert sum(given) > 20
+    for block in range(0, 150, 3):
+        assert page(machine, block).startswith(f"5 {block}".encode())
+
+
+def test_clean_blocks_whose_frames_are_taken_by_force_are_read_again(machine: DiskMachine) -> None:
+    got: list[int] = []
+    cache = BlockCache(Volume(Exo(), 0, machine.sectors), PAGE_SIZE, BASE, 200)
+
+    async def job(volume: Volume) -> int:
+        await work_through(cache, machine, 8, clean=True)
+        return int.from_bytes(await Exo().read(TAKEN, 8), "little")
+
+    assert together(machine, [job], hog=lambda: hold_all_frames(got))[0] > 20
+
+
+def test_a_dirty_block_whose_frame_is_taken_by_force_is_reported_as_lost(machine: DiskMachine) -> None:
+    got: list[int] = []
+    cache = BlockCache(Volume(Exo(), 0, machine.sectors), PAGE_SIZE, BASE, 200)
+
+    async def job(volume: Volume) -> None:
+        exo = Exo()
+        for block in range(150):
+            await cache.write(block, b"dirty")
+        await exo.block(Event.TIME, 0, await exo.time() + 20_000_000)
+        for block in range(150):
+            await cache.read(block)
+
+    with pytest.raises(VolumeError, match="is lost: the kernel took its frame by force"):
+        together(machine, [job], hog=lambda: hold_all_frames(got))

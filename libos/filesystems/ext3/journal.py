@@ -29,6 +29,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from enum import Enum
+from types import TracebackType
 from typing import Final
 
 from exokernel.abi.direct import direct
@@ -37,6 +38,7 @@ from libos.filesystems.ext3.log import MAGIC_BYTES, SEQUENCES, Log, Tag
 from libos.filesystems.ext3.recovery import recover, write_superblock
 from libos.filesystems.interface import CorruptFileSystem, Errno, FileSystemError
 from libos.storage.cache import BlockCache
+from libos.storage.volume import VolumeError
 
 _WINDOW: Final = 12
 """The most requests that one commit has under way beside the cache's own."""
@@ -241,21 +243,36 @@ class Journal:
     async def _write_log(self) -> None:
         """Write the running transaction into the log; it is durable when this ends."""
         log, cache, sequence = self._log, self._cache, self._sequence
-        writer = _Writer(cache, max(1, min(_WINDOW, cache.capacity // 8)))
         size = self._size(len(self._blocks))
         assert size <= self._free, "there is room for every transaction that may begin"
-        position = self._head
-        revoked = sorted(self._revoked)
+        async with _Writer(cache) as writer:
+            position = await self._write_revocations(writer, self._head)
+            position = await self._write_copies(writer, position)
+            if not log.start:
+                await writer.put(log.places[0], log.superblock(self._head, sequence))
+        await cache.flush()
+        async with _Writer(cache) as writer:
+            await writer.put(log.places[position], log.commit(sequence), flags=Transfer.FORCED)
+        self._head = log.after(position)
+        self._free -= size
+        self._sequence = (sequence + 1) % SEQUENCES
+
+    async def _write_revocations(self, writer: "_Writer", position: int) -> int:
+        """Write the revoke blocks from a position of the log on; gives the position behind them."""
+        log, revoked = self._log, sorted(self._revoked)
         for start in range(0, len(revoked), log.revokes_in_a_block):
             part = revoked[start : start + log.revokes_in_a_block]
-            await writer.put(log.places[position], log.revoke(sequence, part))
+            await writer.put(log.places[position], log.revoke(self._sequence, part))
             position = log.after(position)
-        blocks = list(self._blocks)
+        return position
+
+    async def _write_copies(self, writer: "_Writer", position: int) -> int:
+        """Write the descriptor blocks and the copies from a position of the log on; gives the position behind them."""
+        log, cache, blocks = self._log, self._cache, list(self._blocks)
         for start in range(0, len(blocks), log.tags_in_a_descriptor):
-            part = blocks[start : start + log.tags_in_a_descriptor]
             descriptor, position = position, log.after(position)
             tags = []
-            for block in part:
+            for block in blocks[start : start + log.tags_in_a_descriptor]:
                 escaped = await cache.read(block, 0, len(MAGIC_BYTES)) == MAGIC_BYTES
                 if escaped:
                     contents = await cache.read(block)
@@ -264,25 +281,32 @@ class Journal:
                     await writer.copy(block, log.places[position])
                 tags.append(Tag(block, escaped))
                 position = log.after(position)
-            await writer.put(log.places[descriptor], log.descriptor(sequence, tags))
-        if not log.start:
-            await writer.put(log.places[0], log.superblock(self._head, sequence))
-        await writer.end()
-        await cache.flush()
-        await writer.put(log.places[position], log.commit(sequence), flags=Transfer.FORCED)
-        await writer.end()
-        self._head = log.after(position)
-        self._free -= size
-        self._sequence = (sequence + 1) % SEQUENCES
+            await writer.put(log.places[descriptor], log.descriptor(self._sequence, tags))
+        return position
 
 
 class _Writer:
-    """Writes blocks of the log, up to `window` requests at a time."""
+    """Writes blocks of the log, several requests at a time; all have ended when the `async with` has."""
 
-    def __init__(self, cache: BlockCache, window: int) -> None:
+    def __init__(self, cache: BlockCache) -> None:
         self._cache = cache
-        self._window = window
+        self._window = max(1, min(_WINDOW, cache.capacity // 8))
         self._under_way: deque[tuple[int, int]] = deque()
+
+    async def __aenter__(self) -> "_Writer":
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        failed: VolumeError | None = None
+        while self._under_way:
+            try:
+                await self._wait()
+            except VolumeError as one:
+                failed = failed or one
+        if failed is not None and error is None:
+            raise failed
 
     async def put(self, place: int, contents: bytes, offset: int = 0, flags: int = 0) -> None:
         """Begin to write `contents`, `offset` bytes from the block's start and otherwise zeros."""
@@ -296,12 +320,9 @@ class _Writer:
             await self._wait()
         self._under_way.append((place, await self._cache.copy_out(block, place, flags)))
 
-    async def end(self) -> None:
-        """Wait for all of it."""
-        while self._under_way:
-            await self._wait()
-
     async def _wait(self) -> None:
         place, request = self._under_way.popleft()
-        await self._cache.volume.wait(request)
-        self._cache.discard(place)
+        try:
+            await self._cache.volume.wait(request)
+        finally:
+            self._cache.discard(place)

@@ -30,13 +30,12 @@ class Mounted:
     superblock: LiveSuperblock
     time: Callable[[], Awaitable[int]]
     read_only: bool = False
-    was_clean: bool = True
-    """Nothing was wrong when it was mounted."""
+    given_up: bool = False
 
     def give_up(self) -> None:
         """Something on the disk makes no sense, or the disk fails: nothing is changed any more, and what has been since the
         last commit never happened on the disk."""
-        self.read_only = True
+        self.read_only = self.given_up = True
 
     @asynccontextmanager
     async def operation(self, credits: int, blocks: int = 0, inodes: int = 0) -> AsyncIterator[None]:

@@ -5,7 +5,7 @@ from libos.filesystems.ext3.blockmap import BlockMaps
 from libos.filesystems.ext3.geometry import Geometry, decode
 from libos.filesystems.ext3.inodes import Inodes
 from libos.filesystems.ext3.journal import Journal
-from libos.filesystems.ext3.layout import ROOT_INODE, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE
+from libos.filesystems.ext3.layout import ROOT_INODE, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE, State
 from libos.filesystems.ext3.mounted import Mounted
 from libos.filesystems.ext3.nojournal import NoJournal
 from libos.filesystems.ext3.orphans import Orphans
@@ -51,11 +51,12 @@ async def _assemble(cache: BlockCache, geometry: Geometry, mode: str, read_only:
         geometry = decode(raw, cache.volume.size)
         if read_only or geometry.unknown_read_only:
             mounted = await _parts(cache, geometry, raw, journal, epoch)
-            mounted.superblock.end(await mounted.time(), True, False)
+            mounted.superblock.end(await mounted.time(), True)
             await mounted.superblock.write(cache)
     mounted = await _parts(cache, geometry, raw, journal, epoch)
     mounted.read_only = read_only or bool(geometry.unknown_read_only)
     if not mounted.read_only:
+        mounted.superblock.record(mounted.allocation.free_blocks, mounted.allocation.free_inodes)
         mounted.superblock.begin(await mounted.time(), geometry.has_journal)
         await mounted.superblock.write(cache)
         await mounted.orphans.load()
@@ -76,6 +77,11 @@ async def _parts(cache: BlockCache, geometry: Geometry, raw: bytes, journal: Tra
     deferred = Deferred(journal)
     superblock = LiveSuperblock(raw, geometry, deferred)
     allocation: Allocation = await load(cache, geometry, journal, deferred)
+
+    async def count() -> None:
+        await superblock.record_changes(allocation.free_blocks, allocation.free_inodes)
+
+    journal.before_commit.insert(0, count)
     inodes = Inodes(cache, geometry, journal, deferred, allocation, time)
     maps = BlockMaps(cache, geometry, journal, deferred, allocation)
     attributes = Attributes(cache, geometry, journal, allocation)
@@ -98,12 +104,28 @@ async def journal_places(mounted: Mounted) -> list[int]:
 
 
 async def unmount(mounted: Mounted) -> None:
-    """All is on the medium and marked so, unless the file system was given up; then the frames are given back."""
+    """All is on the medium and marked so; then the frames are given back.  A file system that was given up is marked as one
+    to be checked instead; the journal goes on from there when it is mounted again."""
+    cache, superblock, allocation = mounted.cache, mounted.superblock, mounted.allocation
     if not mounted.read_only:
         await mounted.orphans.process()
         await mounted.journal.checkpoint()
-        superblock, allocation = mounted.superblock, mounted.allocation
         superblock.record(allocation.free_blocks, allocation.free_inodes)
-        superblock.end(await mounted.time(), mounted.geometry.has_journal, mounted.was_clean)
-        await superblock.write(mounted.cache)
-    await mounted.cache.close()
+        superblock.end(await mounted.time(), mounted.geometry.has_journal)
+        await superblock.write(cache)
+    await cache.close()
+    if mounted.given_up:
+        await _mark_errors(mounted)
+
+
+async def _mark_errors(mounted: Mounted) -> None:
+    """Say in the superblock on the disk that something is wrong, whatever else is there."""
+    cache = BlockCache(mounted.cache.volume, mounted.geometry.block_size, mounted.cache.base, 1)
+    block, offset = mounted.geometry.superblock_block, mounted.geometry.superblock_offset
+    try:
+        raw = await cache.read(block, offset, SUPERBLOCK_SIZE)
+        superblock = LiveSuperblock(raw, mounted.geometry, Deferred(NoJournal(cache)))
+        superblock.set("state", superblock.get("state") | State.ERRORS)
+        await superblock.write(cache)
+    finally:
+        await cache.close()

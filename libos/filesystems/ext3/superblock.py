@@ -18,6 +18,7 @@ class LiveSuperblock:
         self.raw = bytearray(raw[:SUPERBLOCK_SIZE])
         self._geometry = geometry
         self._deferred = deferred
+        self._was_clean = False
 
     def get(self, field: str) -> int:
         """The value of an integer field."""
@@ -45,26 +46,36 @@ class LiveSuperblock:
             await self.change("feature_ro_compat", features | ReadOnlyCompatible.LARGE_FILE)
 
     def begin(self, now: int, journal: bool) -> None:
-        """In memory: the file system is in use from `now` (seconds) on."""
+        """In memory: the file system is in use from `now` (seconds) on.  With a journal it can be made clean at any time;
+        without, it is not until the unmounting."""
         self.set("mtime", now)
         self.set("wtime", now)
         self.set("mnt_count", min(self.get("mnt_count") + 1, 0xFFFF))
-        self.set("state", self.get("state") & ~State.CLEAN if not journal else self.get("state"))
+        self._was_clean = bool(self.get("state") & State.CLEAN)
         if journal:
             self.set("feature_incompat", self.get("feature_incompat") | Incompatible.RECOVER)
+        else:
+            self.set("state", self.get("state") & ~State.CLEAN)
 
-    def end(self, now: int, journal: bool, clean: bool) -> None:
-        """In memory: nobody uses the file system any more; `clean` if it was so before, or has a journal."""
+    def end(self, now: int, journal: bool) -> None:
+        """In memory: nobody uses the file system any more.  It is as clean as it was."""
         self.set("wtime", now)
         if journal:
             self.set("feature_incompat", self.get("feature_incompat") & ~Incompatible.RECOVER)
-        if clean:
+        elif self._was_clean:
             self.set("state", self.get("state") | State.CLEAN)
 
     def record(self, free_blocks: int, free_inodes: int) -> None:
         """In memory: the totals of what the group descriptors say."""
         self.set("free_blocks_count", free_blocks)
         self.set("free_inodes_count", free_inodes)
+
+    async def record_changes(self, free_blocks: int, free_inodes: int) -> None:
+        """The same as a part of the running transaction, if they have changed.  Linux leaves them to the unmounting; here
+        they are a part of every transaction, so that they are right as soon as a journal has been replayed."""
+        for field, value in (("free_blocks_count", free_blocks), ("free_inodes_count", free_inodes)):
+            if self.get(field) != value:
+                await self.change(field, value)
 
     async def write(self, cache: BlockCache) -> None:
         """Put the bytes into place, past any journal, and wait until they are on the medium."""
