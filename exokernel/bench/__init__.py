@@ -7,7 +7,7 @@ ratio: it hardly depends on the computer.
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from exokernel.bench import machine, many, processors, programs, transfer
+from exokernel.bench import machine, many, processors, programs, storage, transfer
 
 ROUNDS = 5
 
@@ -34,3 +34,4 @@ def _figures() -> Iterator[tuple[str, Callable[[int], dict[str, Any]]]]:
     yield "page_fault_python", programs.page_fault_python
     yield "help", programs.help_text
     yield "hello", programs.hello
+    yield from storage.figures()

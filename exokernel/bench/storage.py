@@ -155,7 +155,7 @@ def _plainly(path: Path, inode: int, write: bool) -> float:
 
 def _sequential(rounds: int, write: bool) -> dict[str, Any]:
     megabytes = FILE / 1e6
-    with _image(FILE + (FILE >> 1)) as path:
+    with _image(FILE + (32 << 20)) as path:
 
         async def number(files: Ext3) -> int:
             return await files.lookup(files.root, b"file")

@@ -130,6 +130,12 @@ class ExposedPages:
             value |= pages.FRAME_RESERVED_FLAG
         self._words[word] = value
 
+    def frame_io(self, frame: Frame) -> None:
+        """The disk has begun or ended to use a frame."""
+        word = self._frames + frame.number
+        value = self._words[word] & ~pages.FRAME_IO_FLAG
+        self._words[word] = value | pages.FRAME_IO_FLAG if frame.io else value
+
     def given(self, environment: Environment, number: int) -> None:
         """A free frame is an environment's now, and nobody else's."""
         words = self._words

@@ -216,7 +216,7 @@ class FrameTable:
                 raise Refusal(Error.WRITE_XOR_EXECUTE)
             frame.writable += 1
         frame.io += 1
-        self._exposed.frame(frame)
+        self._exposed.frame_io(frame)
 
     def end_io(self, frame: Frame, into: bool) -> None:
         """The disk is done with the frame."""
@@ -227,7 +227,7 @@ class FrameTable:
         if frame.lost and not frame.io:
             self._recycle(frame)
         else:
-            self._exposed.frame(frame)
+            self._exposed.frame_io(frame)
 
     def is_dirty(self, holder: Environment, frame: Frame) -> bool:
         """Whether the frame was written since the holder's backing last equalled it."""

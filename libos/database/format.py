@@ -26,7 +26,7 @@ from construct import Array, Bytes, Const, Int8ul, Int16ul, Int32ul, Int64ul, Pa
 from exokernel.abi.direct import direct
 from exokernel.abi.layout import PAGE_SIZE, SECTOR_SIZE, SECTORS_PER_PAGE
 from libos.database.errors import CorruptStore, DatabaseError
-from libos.filesystems.ext3.records import derive
+from libos.storage.formats import derive
 
 MAGIC: Final = b"EXOSTORE"
 VERSION: Final = 1

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from libos.filesystems.ext3.filesystem import Ext3
+from libos.filesystems.ext3.mounting import CYCLES_PER_SECOND
 from libos.filesystems.interface import FileSystem
 from libos.filesystems.memory import MemoryFileSystem
 from libos.storage.volume import Volume
@@ -13,8 +14,9 @@ from libos.storage.volume import Volume
 class Mount(Protocol):
     """Makes a file system usable."""
 
-    def __call__(self, volume: Volume, *, base: int, read_only: bool = False) -> Awaitable[FileSystem]:
-        """Mount what is on the volume, with a cache at `base`; see the file system for what it raises."""
+    def __call__(self, volume: Volume, *, base: int, read_only: bool = False, epoch: int = 0) -> Awaitable[FileSystem]:
+        """Mount what is on the volume, with a cache at the address `base`; `epoch` is the time, in seconds since 1970, at
+        which the virtual clock was 0.  See the file system for what it raises."""
         ...
 
 
@@ -27,12 +29,15 @@ class Kind:
     on_disk: bool
 
 
-async def _ext3(volume: Volume, *, base: int, read_only: bool = False) -> FileSystem:
-    return await Ext3.mount(volume, base=base, read_only=read_only)
+async def _ext3(volume: Volume, *, base: int, read_only: bool = False, epoch: int = 0) -> FileSystem:
+    return await Ext3.mount(volume, base=base, read_only=read_only, epoch=epoch)
 
 
-async def _memory(volume: Volume, *, base: int, read_only: bool = False) -> FileSystem:
-    return MemoryFileSystem(read_only=read_only)
+async def _memory(volume: Volume, *, base: int, read_only: bool = False, epoch: int = 0) -> FileSystem:
+    async def clock() -> int:
+        return epoch + await volume.exo.time() // CYCLES_PER_SECOND
+
+    return MemoryFileSystem(read_only=read_only, clock=clock)
 
 
 FILE_SYSTEMS: Final = {

@@ -39,6 +39,8 @@ _BATCH: Final = 24
 """Blocks that are read ahead, or written, together."""
 _PATIENCE: Final = 64
 """Misses from one refusal of a frame to the next attempt to have more of them."""
+_LOOK_AGAIN: Final = 1_000_000
+"""Cycles for which one waits for a frame before looking at the cache again."""
 _EVENTS: Final = OWN_PAGE + offset_of(OwnPage, "events")
 _WOKEN: Final = _EVENTS + 8 * Event.WOKEN
 _FRAMES: Final = _EVENTS + 8 * Event.FRAMES
@@ -50,7 +52,7 @@ _READ_WRITE: Final = int(Rights.READ | Rights.WRITE)
 class _Slot:
     """A frame of the cache and the block that is in it."""
 
-    __slots__ = ("address", "ahead", "block", "busy", "dirty", "filled", "frame", "unwanted", "wanted")
+    __slots__ = ("address", "ahead", "block", "busy", "dirty", "filled", "frame", "wanted")
 
     def __init__(self, frame: int, address: int) -> None:
         self.frame = frame
@@ -65,8 +67,6 @@ class _Slot:
         """The request under way, if nobody waits for it."""
         self.wanted = 0
         """How many wait for this very block: it stays until they have had it."""
-        self.unwanted = False
-        """Freed while busy: not a block any more as soon as the request has ended."""
 
 
 class BlockCache:
@@ -98,6 +98,8 @@ class BlockCache:
         self._ahead: deque[_Slot] = deque()
         self._flying = 0
         self._sleepers = 0
+        self._growing = 0
+        """How many contexts are about to get one frame more."""
         self._grow_at = 0
         self._taken = -1
 
@@ -183,20 +185,16 @@ class BlockCache:
         found = [
             block
             for block in (slots if blocks is None else blocks)
-            if block in slots and (slots[block].dirty or slots[block].busy) and block not in self._held
+            if block in slots and (slots[block].dirty or slots[block].busy)
         ]
         await self._write(sorted(found))
 
     def discard(self, block: int) -> None:
-        """The block has been freed: what it contains, dirty or not, is of no use."""
+        """The block has been freed: what it contains, dirty or not, is of no use.  One that is
+        busy comes to be what is on the disk."""
         self._held.discard(block)
         slot = self._slots.get(block)
-        if slot is None:
-            return
-        slot.dirty = slot.filled = False
-        if slot.busy:
-            slot.unwanted = True
-        else:
+        if slot is not None and not slot.busy:
             self._put_aside(slot)
 
     async def flush(self) -> None:
@@ -327,13 +325,14 @@ class BlockCache:
     def _put_aside(self, slot: _Slot) -> None:
         """A slot has no block any more."""
         del self._slots[slot.block]
-        slot.filled = slot.dirty = slot.unwanted = False
+        slot.filled = slot.dirty = False
         self._spare.append(slot)
 
     async def _grow(self) -> bool:
         """One frame more; gives whether there was one."""
         address = self._places.pop()
-        frame = None
+        self._growing += 1
+        frame, found = None, False
         try:
             frame = await self._exo.alloc_page()
             await self._exo.create_mapping(address, frame, _READ_WRITE)
@@ -344,9 +343,14 @@ class BlockCache:
                 await self._exo.dealloc_page(frame)
             if refused.error not in _NO_MORE:
                 raise VolumeError(f"The cache can have no memory: {refused}.") from None
-            return False
-        self._spare.append(_Slot(frame, address))
-        return True
+        else:
+            self._spare.append(_Slot(frame, address))
+            found = True
+        finally:
+            self._growing -= 1
+            if self._sleepers:
+                await self._exo.wake(SELF)
+        return found
 
     async def _make_room(self) -> None:
         """Free a slot, or wait for something that may lead to one."""
@@ -366,7 +370,7 @@ class BlockCache:
         if ahead is not None:
             with suppress(VolumeError):
                 await self._settle(ahead)
-        elif any(slot.busy or slot.wanted for slot in slots.values()):
+        elif self._growing or any(slot.busy or slot.wanted for slot in slots.values()):
             await self._sleep(lambda: not (self._spare or any(map(self._may_go, slots.values()))))
         elif not self._places:
             raise VolumeError(f"All {self.capacity} blocks of the cache belong to one transaction, which is too large.")
@@ -378,10 +382,12 @@ class BlockCache:
         return not slot.busy and not slot.wanted and slot.block not in self._held
 
     async def _wait_for_frames(self) -> None:
-        """There is nothing to reuse: sleep until a frame can be had."""
+        """There is nothing to reuse: sleep until a frame can be had, or look again after a while, since another context may
+        have been given one."""
         seen = int.from_bytes(await self._exo.read(_FRAMES, 8), "little")
-        if not await self._grow():
-            await self._exo.block(Event.FRAMES, seen)
+        if self._places and not await self._grow():
+            with suppress(Refused):
+                await self._exo.block(Event.FRAMES, seen, await self._exo.time() + _LOOK_AGAIN)
         self._grow_at = 0
 
     # Requests.
@@ -455,10 +461,10 @@ class BlockCache:
         """The request that used a slot is over."""
         slot.busy = False
         self._flying -= 1
-        if slot.unwanted or not (well or slot.filled):
-            self._put_aside(slot)
-        else:
+        if well or slot.filled:
             slot.filled = True
+        else:
+            self._put_aside(slot)
         if self._sleepers:
             await self._exo.wake(SELF)
 

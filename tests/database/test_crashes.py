@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from exokernel.abi.downcalls import Exo
+from exokernel.abi.flags import Event, Rights, Sharing
 from exokernel.machine.disk import Flushed, Written
 from libos.database import DatabaseError, Store
 from libos.database.file_storage import FileStorage, Sync
@@ -86,7 +88,8 @@ def _check(history: History, machine: DiskMachine, opened: Opened, bounds: Bound
         where = f"cut after {state.position} requests, {state.how}"
         assert found in history.snapshots, f"{where}: no moment of the store"
         moments = [number for number, snapshot in enumerate(history.snapshots) if snapshot == found]
-        least = sum(position <= state.position for position in history.committed)
+        returned = [number for number, position in enumerate(history.committed) if position <= state.position]
+        least = max(returned, default=-1) + 1
         most = sum(position <= state.position for position in history.begun)
         assert moments[-1] >= least, f"{where}: transaction {least} was committed; there is only {moments}"
         assert moments[0] <= most, f"{where}: transaction {moments[0]} had not begun"
@@ -110,6 +113,62 @@ def test_every_state_has_a_prefix_with_all_that_was_committed(seed: int, size: i
     print(counts)
     assert counts["distinct"] > 150
     assert counts["with an unfinished transaction that is not there"] > 20
+
+
+class _Server:
+    """Commits a transaction for each call; calls that come while one waits for the disk go on beside it."""
+
+    def __init__(self, history: History, seed: int) -> None:
+        self.store: Store | None = None
+        self.history = history
+        self.rng = random.Random(seed)
+        self.model: Contents = {}
+
+    async def call(self, context: int, caller: int, a: int, b: int, c: int, d: int, awaited: int) -> None:
+        assert self.store is not None
+        history = self.history
+        async with self.store.transaction() as transaction:
+            number = len(history.begun)
+            history.begun.append(len(history.record))
+            history.committed.append(1 << 60)
+            await random_changes(transaction, self.model, self.rng, 60, 200)
+            history.snapshots.append(dict(self.model))
+        history.committed[number] = len(history.record)
+
+
+def test_of_a_group_of_transactions_a_prefix_is_there() -> None:
+    history = History()
+    with DiskMachine(SECTORS) as machine:
+
+        async def main(volume: Volume) -> None:
+            exo, server, environment = Exo(), _Server(history, 9), await Exo().create_environment()
+            bursts = random.Random(9)
+
+            async def serve() -> None:
+                server.store = await _raw(volume)
+                history.image = machine.image()
+                history.snapshots.append({})
+                machine.disk.record = history.record
+                await exo.block(Event.TIME, 0, 1 << 40)
+
+            await exo.share_sectors(0, environment, Sharing.HOLD, Rights.READ | Rights.WRITE | Rights.CONTROL)
+            await exo.set_library(environment, server)
+            await exo.start_coroutine(environment, serve())
+            while server.store is None:
+                await exo.block(Event.TIME, 0, await exo.time() + 1_000_000)
+            for _ in range(12 * MORE):
+                for _ in range(bursts.randrange(2, 9)):
+                    await exo.send(environment)
+                await exo.block(Event.TIME, 0, await exo.time() + 10_000_000)
+            assert 1 << 60 not in history.committed
+            assert server.store.log.groups < len(history.committed) / 2
+            await exo.destroy(environment)
+
+        machine.run(main)
+        machine.disk.record = None
+        counts = _check(history, machine, _raw_again, Bounds(pairs=20, subsets=40, seed=9), 3000 * MORE)
+    print(counts)
+    assert counts["distinct"] > 60
 
 
 def test_a_power_cut_while_recovering_changes_nothing() -> None:

@@ -333,3 +333,52 @@ def test_a_page_taken_by_force_is_an_error_or_read_again_and_never_wrong() -> No
         assert await contents(await Store.open(volume, base=BASE + (1 << 30))) == model
 
     on_disk(main)
+
+
+def test_frames_are_given_back_in_the_middle_of_transactions_when_the_kernel_asks() -> None:
+    """Somebody else wants memory; the store is the largest holder, and its library hands frames over in a handler."""
+
+    class Library:
+        store: Store | None = None
+        asked = given = 0
+
+        async def please_release_page(self, context: int, count: int, frame: int, deadline: int) -> None:
+            self.asked += count
+            if self.store is not None:
+                self.given += await self.store.release(count)
+
+    with DiskMachine(8192, memory=1 << 20) as machine:
+
+        async def main(volume: Volume) -> None:
+            exo, library, done = Exo(), Library(), []
+            environment = await exo.create_environment()
+            await exo.share_sectors(0, environment, Sharing.HOLD, Rights.READ | Rights.WRITE | Rights.CONTROL)
+
+            async def work() -> None:
+                store, model, rng = await Store.create(volume, capacity=300), {}, random.Random(7)
+                library.store = store
+                for _ in range(800):
+                    async with store.transaction() as transaction:
+                        await random_changes(transaction, model, rng, 3000, 1000)
+                assert await contents(store) == model
+                done.append(store.cache.frames)
+                await store.close()
+                await exo.exit(7)
+
+            await exo.set_library(environment, library)
+            await exo.start_coroutine(environment, work())
+            held: list[int] = []
+            while not done and not machine.kernel.deaths:
+                try:
+                    if len(held) < 60:
+                        held.append(await exo.alloc_page())
+                    else:
+                        while held:
+                            await exo.dealloc_page(held.pop())
+                except Refused:
+                    await exo.block(Event.TIME, 0, await exo.time() + 20_000)
+            assert not machine.kernel.deaths
+            assert await exo.block(Event.EXIT, environment) == 7
+            assert library.given > 20
+
+        machine.run(main)

@@ -14,7 +14,7 @@ from exokernel.build.compiler import find_compiler
 from tests.docs.blocks import ROOT, Shell, agree, blocks, commands, same_compiler
 
 TUTORIAL = ROOT / "docs" / "tutorial.md"
-RUN = [TUTORIAL, *(ROOT / "docs" / name for name in ("scenarios.md", "threads.md", "figures.md"))]
+RUN = [TUTORIAL, *(ROOT / "docs" / name for name in ("scenarios.md", "threads.md", "files.md", "figures.md"))]
 
 
 @pytest.mark.skipif("EXO_UPDATE_DOCS" in os.environ, reason="the document is being written")

@@ -8,7 +8,7 @@ A state is a set of sectors that differ from the image at first, so that equal o
 
 import hashlib
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import combinations
@@ -91,8 +91,11 @@ class Bounds:
     seed: int = 0
 
 
-def states(image: bytes, record: Sequence[Written | Flushed], bounds: Bounds) -> Iterator[State]:
-    """Every state within bounds, in the order of the record; equal ones may come again."""
+def states(
+    image: bytes, record: Sequence[Written | Flushed], bounds: Bounds, wanted: Callable[[], bool] = lambda: True
+) -> Iterator[State]:
+    """Every state within bounds, in the order of the record; equal ones may come again.  `wanted` is asked for each whether
+    it is to be made."""
     durable = Medium(image)
     epoch: list[Piece] = []
     rng = random.Random(bounds.seed)
@@ -105,7 +108,7 @@ def states(image: bytes, record: Sequence[Written | Flushed], bounds: Bounds) ->
                 for at in range(0, len(data), SECTOR_SIZE)
             ]
             continue
-        yield from _epoch(durable, epoch, start, position, bounds, rng)
+        yield from _epoch(durable, epoch, start, position, bounds, rng, wanted)
         for piece in epoch:
             durable.put(piece.sector, piece.content)
         epoch, start = [], position + 1
@@ -120,36 +123,42 @@ def _without(durable: Medium, epoch: Sequence[Piece], missing: set[int]) -> Medi
 
 
 def _epoch(
-    durable: Medium, epoch: Sequence[Piece], start: int, end: int, bounds: Bounds, rng: random.Random
-) -> Iterator[State]:
+    durable: Medium, epoch: Sequence[Piece], start: int, end: int, bounds: Bounds, rng: random.Random,
+    wanted: Callable[[], bool],
+) -> Iterator[State]:  # fmt: skip
     medium = durable.copy()
-    yield State(start, "nothing of the epoch", medium.copy())
+    if wanted():
+        yield State(start, "nothing of the epoch", medium.copy())
     for number, piece in enumerate(epoch):
         medium.put(piece.sector, piece.content)
         whole = number + 1 == len(epoch) or epoch[number + 1].request != piece.request
-        how = f"the first {number + 1} sectors" if whole else f"torn after {number + 1} sectors"
-        yield State(piece.request + whole, how, medium.copy())
-        if not whole and (number == 0 or epoch[number - 1].request != piece.request):
-            yield from _only_last(durable, epoch, number)
+        if wanted():
+            how = f"the first {number + 1} sectors" if whole else f"torn after {number + 1} sectors"
+            yield State(piece.request + whole, how, medium.copy())
+        if not whole and (number == 0 or epoch[number - 1].request != piece.request) and wanted():
+            yield _only_last(durable, epoch, number)
     losable = [number for number, piece in enumerate(epoch) if not piece.forced]
     for number in losable:
-        yield State(end, f"without sector {number}", _without(durable, epoch, {number}))
+        if wanted():
+            yield State(end, f"without sector {number}", _without(durable, epoch, {number}))
     pairs = list(combinations(losable, 2))
     if bounds.pairs is not None and len(pairs) > bounds.pairs:
         pairs = sorted(rng.sample(pairs, bounds.pairs))
     for pair in pairs:
-        yield State(end, f"without sectors {pair}", _without(durable, epoch, set(pair)))
+        if wanted():
+            yield State(end, f"without sectors {pair}", _without(durable, epoch, set(pair)))
     for _ in range(bounds.subsets if len(losable) > 2 else 0):
-        yield _subset(durable, epoch, rng)
+        if wanted():
+            yield _subset(durable, epoch, rng)
 
 
-def _only_last(durable: Medium, epoch: Sequence[Piece], first: int) -> Iterator[State]:
+def _only_last(durable: Medium, epoch: Sequence[Piece], first: int) -> State:
     """The request that begins with piece `first` under way, and nothing but its last sector done."""
     last = first
     while last + 1 < len(epoch) and epoch[last + 1].request == epoch[first].request:
         last += 1
     missing = set(range(first, last)) | set(range(last + 1, len(epoch)))
-    yield State(epoch[first].request, f"torn, only sector {last}", _without(durable, epoch, missing))
+    return State(epoch[first].request, f"torn, only sector {last}", _without(durable, epoch, missing))
 
 
 def _subset(durable: Medium, epoch: Sequence[Piece], rng: random.Random) -> State:
@@ -224,7 +233,7 @@ def _differs(seen: Snapshot, snapshots: Sequence[Snapshot], moment: int, latest:
             versions += [it.contents for it in snapshot.values() if it.identity == wanted[path].identity]
         for at in range(0, len(facts.contents), SECTOR_SIZE):
             piece = facts.contents[at : at + SECTOR_SIZE]
-            if not any(version[at : at + len(piece)].ljust(len(piece), b"\0") == piece for version in versions):
+            if not any(version[at : at + len(piece)] == piece for version in versions):
                 return f"{path!r} has something else from byte {at} on"
     pairs = [(a, b) for a, b in combinations(sorted(seen), 2) if wanted[a].identity == wanted[b].identity]
     wrong = next(((a, b) for a, b in pairs if seen[a].identity != seen[b].identity), None)

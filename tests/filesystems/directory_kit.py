@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
+
 from libos.filesystems.ext3.filesystem import Ext3
 from libos.filesystems.ext3.layout import SUPERBLOCK_OFFSET, HashFlags, HashVersion
 from libos.filesystems.ext3.records import SUPERBLOCK_OFFSETS
@@ -101,12 +103,9 @@ class Names:
 
 async def refused(errno: Errno, awaitable: Any) -> None:
     """It must be refused for this reason."""
-    try:
+    with pytest.raises(FileSystemError) as caught:
         await awaitable
-    except FileSystemError as error:
-        assert error.errno is errno, f"{error.errno.name} in place of {errno.name}"
-    else:
-        raise AssertionError(f"It was not refused with {errno.name}.")
+    assert caught.value.errno is errno, f"{caught.value.errno.name} in place of {errno.name}"
 
 
 async def begin(files: FileSystem, name: bytes = b"d") -> Names:
@@ -143,12 +142,13 @@ def on_machine(image: bytes, main: Any, capacity: int = 512) -> tuple[Any, bytes
 @dataclass(frozen=True)
 class Tree:
     """What debugfs finds in a directory's index: its hash version, its levels below the root, how many names it reads in
-    each leaf, and where one leaf begins with the hash at which another ends."""
+    each leaf, how many blocks of all and of those right below the root go on with the hash that another ends with."""
 
     version: int
     levels: int
     leaves: tuple[int, ...]
     continued: int
+    continued_below_root: int
 
 
 def tree(image: bytes, path: str = "/d") -> Tree:
@@ -157,12 +157,14 @@ def tree(image: bytes, path: str = "/d") -> Tree:
     version = int(_VERSION.findall(said)[0])
     levels = int(_LEVELS.findall(said)[0])
     parts = _LEAF.split(said)[1:]
-    starts = {int(start, 16) for start in _ENTRY.findall(said)}
-    return Tree(version, levels, tuple(len(_NAME.findall(part)) for part in parts), sum(start & 1 for start in starts))
+    continued, below = (
+        {block for start, block in _ENTRY.findall(text) if int(start, 16) & 1} for text in (said, said.split("\n\n")[0])
+    )
+    return Tree(version, levels, tuple(len(_NAME.findall(part)) for part in parts), len(continued), len(below))
 
 
 _VERSION = re.compile(r"Hash Version: (\d+)")
 _LEVELS = re.compile(r"Indirect levels: (\d+)")
 _LEAF = re.compile(r"^Reading directory block \d+, phys \d+$", re.MULTILINE)
-_ENTRY = re.compile(r"^Entry #\d+: Hash 0x([0-9a-f]+), block \d+$", re.MULTILINE)
+_ENTRY = re.compile(r"^Entry #\d+: Hash 0x([0-9a-f]+)(?: \(\*\*\))?, block (\d+)$", re.MULTILINE)
 _NAME = re.compile(r"(?<![0-9a-f])[1-9]\d* 0x[0-9a-f]{8}-[0-9a-f]{8} \(\d+\) ")

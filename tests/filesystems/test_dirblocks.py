@@ -57,7 +57,7 @@ def test_the_last_inode_is_one() -> None:
 
 def test_a_name_that_was_removed_or_lies_inside_another_is_not_found() -> None:
     inside = entry(11, 24, b"\0\0\0\0" + b"\x0c\0\x01\1" + b"b" + b"\0\0\0")
-    removed = entry(12, 24, b"keep") [:12] + entry(13, 12, b"gone")
+    removed = entry(12, 24, b"keep")[:12] + entry(13, 12, b"gone")
     block = filled(inside, removed)
     slots = survey(block, INODES, "")
     assert dirblocks.locate(block, slots, b"b") == dirblocks.locate(block, slots, b"gone") == -1

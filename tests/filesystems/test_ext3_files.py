@@ -414,3 +414,44 @@ def test_fsync_of_what_has_not_changed_commits_nothing() -> None:
         assert files.statistics.transactions == before + 2
 
     SMALL.run(main)
+
+
+def test_fdatasync_of_what_was_written_over_needs_no_commit() -> None:
+    async def main(session: Session) -> None:
+        files = session.files
+        assert isinstance(files, Ext3)
+        number = await files.create(files.root, b"f", 0o600)
+        await files.write(number, 0, bytes(8 * KIB))
+        await files.fdatasync(number)
+        before = files.statistics.transactions
+        await files.write(number, 1000, b"over")
+        await files.fdatasync(number)
+        assert files.statistics.transactions == before
+        cache = files._mounted.cache
+        inode = await files._mounted.inodes.get(number)
+        for logical in (0, 1):
+            cache.discard(await files._mounted.maps.find(inode, logical))
+        assert await files.read(number, 1000, 4) == b"over"
+        await files.write(number, 8 * KIB, b"more")
+        await files.fdatasync(number)
+        assert files.statistics.transactions == before + 1
+        await files.set_attributes(number, mode=0o644)
+        await files.fdatasync(number)
+        assert files.statistics.transactions == before + 2
+
+    SMALL.run(main)
+
+
+def test_fdatasync_commits_where_contents_go_through_the_log() -> None:
+    async def main(session: Session) -> None:
+        files = session.files
+        assert isinstance(files, Ext3)
+        number = await files.create(files.root, b"f", 0o600)
+        await files.write(number, 0, bytes(8 * KIB))
+        await files.sync()
+        before = files.statistics.transactions
+        await files.write(number, 0, b"over")
+        await files.fdatasync(number)
+        assert files.statistics.transactions == before + 1
+
+    SMALL.but(mode="journal").run(main)

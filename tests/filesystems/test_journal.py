@@ -91,6 +91,14 @@ def test_the_tags_of_a_descriptor_block_are_read_as_they_were_written(sequence: 
     assert bool(first.flags & TagFlags.LAST) is (len(tags) == 1)
 
 
+def test_tags_may_each_have_a_uuid() -> None:
+    tags = [JournalBlockTag.build({"block": number, "flags": 0}) + bytes(16) for number in (5, 6)]
+    last = JournalBlockTag.build({"block": 7, "flags": TagFlags.LAST | TagFlags.ESCAPED})
+    header = JournalHeader.build({"magic": 0xC03B3998, "blocktype": 1, "sequence": 1})
+    block = (header + b"".join(tags) + last).ljust(BLOCK, b"\xff")
+    assert list(log_of().tags(block)) == [Tag(5, False), Tag(6, False), Tag(7, True)]
+
+
 def test_a_descriptor_block_takes_as_many_tags_as_fit() -> None:
     log = log_of()
     tags = [Tag(number, False) for number in range(log.tags_in_a_descriptor)]
@@ -498,6 +506,24 @@ def test_a_block_freed_and_changed_again_in_one_transaction_is_replayed() -> Non
     image, journal_places = crashed(main)
     assert get(image, 3) == bytes(BLOCK)
     assert get(recover_image(image, journal_places)[1], 3).startswith(b"new")
+
+
+def test_what_an_uncommitted_transaction_did_to_a_block_that_it_then_freed_never_reaches_the_disk() -> None:
+    async def main(journal: Journal, cache: BlockCache) -> None:
+        async with journal.operation(1):
+            await journal.fresh(3, b"committed")
+        await journal.checkpoint()
+        async with journal.operation(2):
+            await journal.update(3, b"never")
+            await journal.forget(3)
+            await journal.update(4, b"never")
+        await cache.write_back()
+        await cache.release(32)
+        await cache.flush()
+
+    image, journal_places = crashed(main)
+    assert b"never" not in image
+    assert get(recover_image(image, journal_places)[1], 3).startswith(b"committed")
 
 
 def test_a_copy_in_the_log_never_begins_with_the_magic_number() -> None:

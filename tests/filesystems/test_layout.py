@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from libos.filesystems.ext3 import layout, records
-from libos.filesystems.ext3.records import derive, offsets
+from libos.storage.formats import derive, offsets
 
 SIZES = {
     "Superblock": 1024, "GroupDescriptor": 32, "InodeRecord": 128, "InodeExtra": 32, "DirectoryEntry": 8, "IndexRoot": 32,

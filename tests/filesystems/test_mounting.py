@@ -16,6 +16,7 @@ from libos.filesystems.interface import CorruptFileSystem, Errno, FileSystemErro
 from libos.storage.volume import Volume
 from tests.filesystems import judges
 from tests.filesystems.stages import BASE, EPOCH, OnDisk, Session
+from tests.filesystems.test_mkfs import made
 from tests.storage.kit import DiskMachine
 
 T = TypeVar("T")
@@ -48,7 +49,7 @@ def mounted(image: bytes, **options: Any) -> tuple[tuple[bool, FileSystemError |
     """Whether it is read-only and what creating a file raises; it is unmounted then."""
 
     async def main(volume: Volume) -> tuple[bool, FileSystemError | None]:
-        files = await Ext3.mount(volume, base=BASE, epoch=EPOCH, **options)
+        files = await Ext3.mount(volume, base=BASE, epoch=EPOCH + 1000, **options)
         refused = None
         try:
             await files.create(files.root, b"new", 0o600)
@@ -154,7 +155,7 @@ def test_a_group_descriptor_that_leads_outside_its_group_is_refused(at: int, sen
 
 
 def test_an_ext2_is_mounted_and_is_not_clean_until_it_is_unmounted() -> None:
-    image = judges.make_ext3(8 * MIB, "-t", "ext2", features="^has_journal")
+    image = made(8 * MIB, journal_blocks=0)
 
     async def crash(volume: Volume) -> None:
         files = await Ext3.mount(volume, base=BASE, epoch=EPOCH)

@@ -61,6 +61,11 @@ static void files(const char *at) {
     static char buffer[100000], back[100000];
     for (size_t i = 0; i < sizeof buffer; i++)
         buffer[i] = (char)random_at(7, i);
+    long whole = os_open(in(at, "/whole"), OS_OPEN_WRITE | OS_OPEN_CREATE, 0600);
+    os_write_file(whole, buffer, sizeof buffer);
+    os_close(whole);
+    const char *large = os_map_file(where, NULL);
+    show("large", large ? memcmp(large, buffer, sizeof buffer) : -1);
     show("open nothing", os_open(in(at, "/none"), OS_OPEN_READ, 0));
     long file = os_open(in(at, "/file"), OS_OPEN_BOTH | OS_OPEN_CREATE | OS_OPEN_EXCLUSIVE, 0640);
     show("open", file < 0 ? file : 0);
@@ -103,6 +108,10 @@ static void files(const char *at) {
     const char *mapped = os_map_file(where, &size);
     show("mapped", mapped ? (long)size : -1);
     show("contents", mapped ? memcmp(mapped, back, 14) : -1);
+    int rest = 0;
+    for (int i = 14; mapped && i < PAGE_SIZE; i++)
+        rest |= mapped[i];
+    show("zeros behind them", rest);
     show("unlink open", os_remove(where));
     show_status(where, 1);
     show("start", os_seek(file, 0, OS_FROM_START));

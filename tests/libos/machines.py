@@ -54,7 +54,8 @@ class Machine:
     children: dict[int, str] = field(default_factory=dict)
     mount: Callable[[Exo], Awaitable[FileSystem]] | None = None
     """Makes the file system that an environment serves to the programs, if one does."""
-    server: FileServer | None = None
+    serving: int = 0
+    """The number of that environment."""
 
     def run(self, programs: Sequence[Program], beside: Beside | None = None) -> list[Ended]:
         """Programs name their images, libraries and files by host paths, which are attached here; `beside` is what the
@@ -93,19 +94,17 @@ class Machine:
         async def init() -> None:
             exo = Exo()
             loader = Loader(exo)
-            serving = 0
             if self.mount is not None:
-                serving = await exo.create_environment()
-                self.server = FileServer(first.number, self.mount)
-                await start_server(exo, serving, self.server)
+                self.serving = await exo.create_environment()
+                await start_server(exo, self.serving, FileServer(first.number, self.mount))
             for program in ready:
-                numbers.append(await loader.load(replace(program, file_server=serving)))
+                numbers.append(await loader.load(replace(program, file_server=self.serving)))
             if beside is not None:
                 await beside(exo, numbers)
             for number in numbers:
                 statuses.append(await exo.block(Event.EXIT, number, FOREVER))
-            if serving:
-                await finish_server(exo, serving)
+            if self.serving:
+                await finish_server(exo, self.serving)
 
         first = kernel.boot_coroutine(init)
         for attachment in disk.attachments:

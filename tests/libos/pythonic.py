@@ -1,7 +1,8 @@
 """Programs over Python library OSes, for tests: made of compiled applications, of C written in the test, or of
 Python."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from exokernel.machine.memory import PhysicalMemory
 from exokernel.policy.memory import LargestHolder, MemoryPolicy
 from exokernel.policy.round_robin import RoundRobin
 from libos.base import LibraryOS
+from libos.files.server import FileServer, finish_server, start_server
+from libos.filesystems.interface import FileSystem
 from libos.interface import SONAME
 from libos.names import library_named
 from libos.plan import Program
@@ -65,6 +68,7 @@ def run_python(
     frames: int = 0,
     policy: MemoryPolicy | None = None,
     heap_pages: int = 256,
+    mount: Callable[[Exo], Awaitable[FileSystem]] | None = None,
 ) -> tuple[Ended, Kernel]:
     """Run a program in Python alone on a machine."""
     kernel = Kernel(PhysicalMemory(machine_frames << 12), FastCpu, Disk(65536), policy or LargestHolder(), RoundRobin())
@@ -74,11 +78,16 @@ def run_python(
     ended: list[tuple[int, int]] = []
 
     async def init() -> None:
-        exo = Exo()
-        number = await load_python_program(exo, main, program)
+        exo, serving = Exo(), 0
+        if mount is not None:
+            serving = await exo.create_environment()
+            await start_server(exo, serving, FileServer(first.number, mount))
+        number = await load_python_program(exo, main, replace(program, file_server=serving))
         ended.append((number, await exo.block(Event.EXIT, number)))
+        if serving:
+            await finish_server(exo, serving)
 
-    kernel.boot_coroutine(init)
+    first = kernel.boot_coroutine(init)
     kernel.run(LIMIT)
     if kernel.python_errors:
         raise kernel.python_errors[0]

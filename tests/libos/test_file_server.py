@@ -10,6 +10,7 @@ from exokernel.abi.errors import Refused
 from exokernel.abi.flags import Event, Sharing
 from exokernel.abi.layout import FRAME_TABLE, PAGE_SIZE
 from exokernel.abi.pages import FRAME_HOLDER_MASK
+from libos.files.clients import Clients
 from libos.files.protocol import DATA, DATA_SIZE, HANDLES, PLACE_SHIFT, WINDOW_PAGES, Operation, Whence
 from libos.filesystems.handles import OpenFlags
 from libos.filesystems.interface import Errno, FileSystemError
@@ -79,6 +80,38 @@ def test_a_frame_that_is_not_lent_or_has_two_holders_is_refused() -> None:
         return answers
 
     assert world.run(main) == [-Errno.EFAULT] * 3 + [-Errno.EINVAL, 0]
+
+
+def test_a_frame_that_changes_hands_while_it_is_mapped_is_refused() -> None:
+    """The server looks once more behind the mapping: a frame that another processor has freed may be its own by then."""
+
+    class Hands(Exo):
+        def __init__(self) -> None:
+            self.removed: list[int] = []
+            self.looks = 0
+
+        async def read(self, va: int, size: int) -> bytes:
+            return b"".join(word.to_bytes(4, "little") for word in (9, 2, 1))
+
+        async def read_if_mapped(self, va: int, size: int) -> bytes:
+            self.looks += 1
+            return ((9 if self.looks % 2 else 8) | 1 << 32).to_bytes(8, "little")
+
+        async def create_mapping(self, va: int, frame: int, rights: int, env: int = 0) -> int:
+            return 0
+
+        async def remove_mapping(self, va: int, env: int = 0) -> int:
+            self.removed.append(va)
+            return 0
+
+    exo = Hands()
+    clients = Clients(exo)
+    attaching = clients.attach(9, 1, 77)
+    with pytest.raises(FileSystemError) as refusal:
+        attaching.send(None)
+    assert refusal.value.errno is Errno.EFAULT
+    assert len(exo.removed) == 1
+    assert not clients.of(9).attached
 
 
 def test_a_window_that_goes_is_an_error_of_the_client_s_and_moves_no_position() -> None:

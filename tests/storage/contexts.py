@@ -61,6 +61,11 @@ class Restless(Exo):
         await self._pause()
         return request
 
+    async def wake(self, env: int = SELF) -> int:
+        result = await super().wake(env)
+        await self._pause()
+        return result
+
     async def alloc_page(self, frame: int = ANY, env: int = SELF) -> int:
         number = await super().alloc_page(frame, env)
         await self._pause()

@@ -19,7 +19,7 @@ from exokernel.machine.disk import Written
 from libos.storage.cache import BlockCache
 from libos.storage.volume import Volume, VolumeError
 from tests.machine_kit import examples
-from tests.storage.contexts import FRAMES, Restless, together
+from tests.storage.contexts import FRAMES, Job, Restless, together
 from tests.storage.kit import DiskMachine
 
 BASE = 0x1000_0000
@@ -186,7 +186,7 @@ class Work:
                 block -= block % self.of
                 block = (block + self.number) % BLOCKS
             own = block % self.of == self.number
-            match self.rng.choice(["read", "write", "run", "prefetch", "write back", "release", "discard"]):
+            match self.rng.choice(["read", "write", "run", "prefetch", "write back", "release", "discard", "hold"]):
                 case "read":
                     data = await cache.read(block)
                     assert data == model.contents[block] if own else data in self.written[block]
@@ -208,6 +208,16 @@ class Work:
                     await cache.write_back(self.rng.choice([None, [block], range(BLOCKS)]))
                 case "release":
                     await cache.release(self.rng.randint(1, 4))
+                case "hold" if own:
+                    cache.hold(block)
+                    model.contents[block] = self.driver.new(model.size)
+                    self.written[block].add(model.contents[block])
+                    await cache.write(block, model.contents[block])
+                    before = self.driver.on_disk(block)
+                    await cache.read((block + 1) % BLOCKS)
+                    await cache.prefetch([(block + 2) % BLOCKS])
+                    assert self.driver.on_disk(block) == before
+                    cache.let_go(block)
                 case "discard" if own:
                     cache.discard(block)
                     model.contents[block] = self.driver.new(model.size)
@@ -216,9 +226,9 @@ class Work:
 
 
 @examples(50)
-@given(st.integers(2, 6), st.integers(3, 14), SEEDS, st.sampled_from([0.0, 0.1, 0.4]))
-def test_many_contexts_see_one_content_of_each_block(contexts: int, capacity: int, seed: int, pauses: float) -> None:
-    size = 1024
+@given(st.integers(2, 6), st.integers(1, 8), SEEDS, st.sampled_from([0.0, 0.1, 0.4]))
+def test_many_contexts_see_one_content_of_each_block(contexts: int, spare: int, seed: int, pauses: float) -> None:
+    size, capacity = 1024, contexts + spare
     with DiskMachine(BLOCKS * size // SECTOR_SIZE, memory=1 << 20) as machine:
         image = disk_contents(BLOCKS * size)
         machine.load(image)
@@ -233,6 +243,23 @@ def test_many_contexts_see_one_content_of_each_block(contexts: int, capacity: in
             exo=exo,
         )
         assert len(done) == contexts
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_many_contexts_get_on_with_a_single_frame(machine: DiskMachine, seed: int) -> None:
+    exo = Restless(seed, 0.5)
+    cache = BlockCache(Volume(exo, 0, machine.sectors), PAGE_SIZE, BASE, 1)
+
+    def reader(number: int) -> Job:
+        async def main(volume: Volume) -> None:
+            for block in random.Random(seed + number).choices(range(6), k=15):
+                if number == 0:
+                    await cache.write(block + 50, b"written")
+                assert await cache.read(block) == page(machine, block)
+
+        return main
+
+    together(machine, [reader(0), reader(1), reader(2)], exo=exo)
 
 
 class Counting(Restless):
@@ -326,6 +353,18 @@ def test_dirty_blocks_are_written_in_the_order_of_the_disk_and_each_once(machine
         assert [one.sector // 8 for one in record if isinstance(one, Written)] == list(range(30))
         await cache.write_back()
         assert len(record) == 30
+
+    machine.run(main)
+
+
+def test_a_frame_in_use_by_a_request_is_given_to_no_other_block(machine: DiskMachine) -> None:
+    async def main(volume: Volume) -> None:
+        cache = BlockCache(volume, PAGE_SIZE, BASE, 1)
+        await cache.prefetch([5])
+        cache.discard(5)
+        await cache.write(6, b"six" * 1000, fresh=True)
+        await volume.exo.block(Event.TIME, 0, await volume.exo.time() + 10_000_000)
+        assert await cache.read(6, 0, 6) == b"sixsix"
 
     machine.run(main)
 
@@ -489,6 +528,23 @@ def test_a_cache_without_a_frame_waits_until_there_are_some(machine: DiskMachine
     results = together(machine, [job], release=release, hog=lambda: hold_all_frames(got, give=5))
     assert results == [page(machine, 7)]
     assert len(got) > 100
+
+
+def test_contexts_without_a_frame_share_the_first_that_comes(machine: DiskMachine) -> None:
+    got: list[int] = []
+    cache = BlockCache(Volume(Exo(), 0, machine.sectors), PAGE_SIZE, BASE, 200)
+
+    async def release(count: int) -> int:
+        return await cache.release(count)
+
+    async def job(volume: Volume) -> list[bytes]:
+        exo = Exo()
+        await exo.block(Event.TIME, 0, await exo.time() + 5_000_000)
+        return [await cache.read(block) for block in range(3)]
+
+    results = together(machine, [job] * 3, release=release, hog=lambda: hold_all_frames(got, give=3))
+    assert results == [[page(machine, block) for block in range(3)]] * 3
+    assert cache.frames < 4
 
 
 def test_a_cache_gives_frames_back_when_it_is_asked_and_nothing_is_lost(machine: DiskMachine) -> None:

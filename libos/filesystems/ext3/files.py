@@ -140,7 +140,12 @@ class Files:
         """Store what fits into one operation, which is open."""
         mounted, size = self._mounted, self._size
         position, skip = 0, at - first * size
+        times_alone = not self._logs_contents and at + len(contents) <= inode.size
         for run in await mounted.maps.ensure_runs(inode, first, count):
+            if run.fresh:
+                times_alone = False
+            elif not self._logs_contents:
+                inode.overwritten.update(range(run.block, run.block + run.count))
             for block in range(run.block, run.block + run.count):
                 part = contents[position : position + size - skip]
                 await mounted.journal.data(block, part, skip, fresh=run.fresh)
@@ -149,7 +154,13 @@ class Files:
         if at + len(contents) > inode.size:
             await self._grow(inode, at + len(contents))
         inode.mtime = inode.ctime = await mounted.time()
-        await mounted.inodes.put(inode)
+        await mounted.inodes.put(inode, times_alone=times_alone)
+
+    async def store_overwritten(self, inode: Inode) -> None:
+        """Bring to the medium what has been written over contents that were there already."""
+        await self._mounted.cache.write_back(inode.overwritten)
+        inode.overwritten.clear()
+        await self._mounted.cache.flush()
 
     async def _grow(self, inode: Inode, size: int) -> None:
         inode.size = size

@@ -313,9 +313,15 @@ class Ext3(FileSystem):
             # Whoever held the lock meanwhile may have committed for others too (group commit).
             if wanted > self._mounted.journal.committed:
                 await self._mounted.journal.commit()
+            found.overwritten.clear()
 
     async def fdatasync(self, inode: int) -> None:
-        await self.fsync(inode)
+        found = await self._mounted.inodes.live(inode)
+        if found.needed_in > self._mounted.journal.committed or self._mounted.read_only:
+            await self.fsync(inode)
+        elif found.overwritten:
+            async with self._changing():
+                await self._files.store_overwritten(found)
 
     async def unmount(self) -> None:
         async with self._lock.exclusive():

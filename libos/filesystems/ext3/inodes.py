@@ -61,6 +61,10 @@ class Inode:
     """Up to which logical block contents were asked for ahead of the reader."""
     changed_in: int = 0
     """The transaction that changed it last."""
+    needed_in: int = 0
+    """The last one without which what it contains cannot be read: times alone do not count."""
+    overwritten: set[int] = field(default_factory=set)
+    """Blocks whose contents have been replaced where they are; perhaps they are not on the medium yet."""
     last_logical: int = -1
     last_block: int = 0
     """Which block of the file was allocated last, and where: the next one is best put behind it."""
@@ -183,10 +187,12 @@ class Inodes:
         self._keep(inode)
         return inode
 
-    async def put(self, inode: Inode) -> None:
-        """An inode has changed."""
+    async def put(self, inode: Inode, *, times_alone: bool = False) -> None:
+        """An inode has changed, or nothing of it but times."""
         self._changed[inode.number] = inode
         inode.changed_in = self._journal.transaction
+        if not times_alone:
+            inode.needed_in = inode.changed_in
         block, offset = self._allocation.inode_place(inode.number)
         await self._deferred.changed(block, offset, inode.encode)
 

@@ -16,7 +16,7 @@ from libos.filesystems.interface import CorruptFileSystem
 from libos.storage.cache import BlockCache
 from libos.storage.volume import Volume
 
-_CYCLES_PER_SECOND = 1_000_000_000
+CYCLES_PER_SECOND = 1_000_000_000
 
 
 async def mount(volume: Volume, *, base: int, capacity: int, mode: str, read_only: bool, epoch: int) -> Mounted:
@@ -44,7 +44,7 @@ async def _superblock(volume: Volume, base: int) -> bytes:
 async def _assemble(cache: BlockCache, geometry: Geometry, mode: str, read_only: bool, epoch: int) -> Mounted:
     raw = await cache.read(geometry.superblock_block, geometry.superblock_offset, SUPERBLOCK_SIZE)
     journal: Transactions = NoJournal(cache)
-    if geometry.has_journal and (geometry.needs_recovery or not read_only):
+    if geometry.has_journal and (geometry.needs_recovery or not (read_only or geometry.unknown_read_only)):
         places = await journal_places(await _parts(cache, geometry, raw, journal, epoch))
         journal = await Journal.open(cache, places, geometry.blocks, mode)
         raw = await cache.read(geometry.superblock_block, geometry.superblock_offset, SUPERBLOCK_SIZE)
@@ -71,7 +71,7 @@ async def _parts(cache: BlockCache, geometry: Geometry, raw: bytes, journal: Tra
     exo = cache.volume.exo
 
     async def time() -> int:
-        return epoch + await exo.time() // _CYCLES_PER_SECOND
+        return epoch + await exo.time() // CYCLES_PER_SECOND
 
     journal.before_commit.clear()
     deferred = Deferred(journal)
