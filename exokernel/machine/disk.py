@@ -268,8 +268,7 @@ class Disk:
                     left[first + index] = data[index * SECTOR_SIZE : (index + 1) * SECTOR_SIZE]
         for sector, version in left.items():
             self._put(sector, 1, version)
-        self.drive.settled.clear()
-        self._volatile.clear()
+        self.switch_off()
         if self._image is not None:
             self._image.flush()
 

@@ -205,15 +205,15 @@ class FileClient:
         return region
 
     async def fill(self, handle: int, offset: int, frame: int) -> bool:
-        """Put a page of a file into a frame, for the page-fault handler; False if the frame was taken meanwhile.  Raises
-        FileSystemError if it cannot be read."""
+        """Put a page of a file into a frame of zeros, for the page-fault handler; False if the frame was taken meanwhile.
+        Raises FileSystemError if it cannot be read."""
         if not self._attached:
             raise FileSystemError(Errno.ENOMEM)
         size = await self._call(Operation.READ_AT, handle, PAGE_SIZE, offset)
         contents = await self._exo.read(self._window, size)
         try:
             await self._paging.map(self._look, frame, _READ_WRITE)
-            filled = await self._exo.write_if_mapped(self._look, contents.ljust(PAGE_SIZE, b"\0"))
+            filled = await self._exo.write_if_mapped(self._look, contents)
             await self._exo.remove_mapping(self._look)
         except Refused as refused:
             if refused.error not in GONE:

@@ -21,15 +21,13 @@ then read again, and a dirty one is gone, which is a VolumeError.
 """
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from itertools import islice
 from typing import Final
 
-from exokernel.abi.errors import Error, Refused
-from exokernel.abi.flags import SELF, Event, Rights
-from exokernel.abi.layout import OWN_PAGE, PAGE_SIZE, SECTOR_SIZE
-from exokernel.abi.pages import OwnPage, offset_of
+from exokernel.abi.layout import PAGE_SIZE, SECTOR_SIZE
+from libos.storage.frames import FramePool, Sleepers, Slot
 from libos.storage.volume import Volume, VolumeError
 
 BLOCK_SIZES: Final = (1024, 2048, 4096)
@@ -39,34 +37,6 @@ _BATCH: Final = 24
 """Blocks that are read ahead, or written, together."""
 _PATIENCE: Final = 64
 """Misses from one refusal of a frame to the next attempt to have more of them."""
-_LOOK_AGAIN: Final = 1_000_000
-"""Cycles for which one waits for a frame before looking at the cache again."""
-_EVENTS: Final = OWN_PAGE + offset_of(OwnPage, "events")
-_WOKEN: Final = _EVENTS + 8 * Event.WOKEN
-_FRAMES: Final = _EVENTS + 8 * Event.FRAMES
-_TAKEN: Final = OWN_PAGE + offset_of(OwnPage, "taken_total")
-_NO_MORE: Final = (Error.NO_FRAME, Error.OVER_QUOTA)
-_READ_WRITE: Final = int(Rights.READ | Rights.WRITE)
-
-
-class _Slot:
-    """A frame of the cache and the block that is in it."""
-
-    __slots__ = ("address", "ahead", "block", "busy", "dirty", "filled", "frame", "wanted")
-
-    def __init__(self, frame: int, address: int) -> None:
-        self.frame = frame
-        self.address = address
-        self.block = -1
-        self.filled = False
-        """The frame contains the block; not yet so while it is being read."""
-        self.dirty = False
-        self.busy = False
-        """A request uses the frame, or is about to."""
-        self.ahead = 0
-        """The request under way, if nobody waits for it."""
-        self.wanted = 0
-        """How many wait for this very block: it stays until they have had it."""
 
 
 class BlockCache:
@@ -89,19 +59,14 @@ class BlockCache:
         self.misses = 0
         self._exo = volume.exo
         self._sectors = block_size // SECTOR_SIZE
-        self._slots: OrderedDict[int, _Slot] = OrderedDict()
+        self._slots: OrderedDict[int, Slot] = OrderedDict()
         """By block, the least recently used first."""
-        self._spare: list[_Slot] = []
-        self._places = [base + PAGE_SIZE * place for place in reversed(range(capacity))]
-        """Addresses at which nothing is mapped."""
+        self._sleepers = Sleepers(self._exo)
+        self._pool = FramePool(self._exo, base, capacity, self._sleepers)
         self._held: set[int] = set()
-        self._ahead: deque[_Slot] = deque()
+        self._ahead: deque[Slot] = deque()
         self._flying = 0
-        self._sleepers = 0
-        self._growing = 0
-        """How many contexts are about to get one frame more."""
         self._grow_at = 0
-        self._taken = -1
 
     # Blocks.
 
@@ -118,8 +83,8 @@ class BlockCache:
             slot = await self._find(block)
         while True:
             data = await self._exo.read_if_mapped(slot.address + offset, size)
-            if self._sleepers:
-                await self._exo.wake(SELF)
+            if self._sleepers.count:
+                await self._sleepers.wake()
             if data is not None:
                 return data
             self._lose(slot)
@@ -140,8 +105,8 @@ class BlockCache:
             self._slots.move_to_end(block)
             slot.dirty = slot.filled = True
             done = await self._exo.write_if_mapped(slot.address + offset, data)
-            if self._sleepers:
-                await self._exo.wake(SELF)
+            if self._sleepers.count:
+                await self._sleepers.wake()
             if done:
                 return
             slot.dirty = slot.dirty and not whole
@@ -206,7 +171,7 @@ class BlockCache:
     @property
     def frames(self) -> int:
         """How many frames the cache has."""
-        return len(self._slots) + len(self._spare)
+        return len(self._slots) + len(self._pool.spare)
 
     async def release(self, count: int) -> int:
         """Give up to `count` frames back: unused ones, then clean blocks, the least recently used first, then dirty ones
@@ -227,43 +192,34 @@ class BlockCache:
 
     async def _give_clean(self, count: int) -> int:
         given = 0
-        while given < count and self._spare:
-            given += await self._give(self._spare.pop())
+        while given < count and self._pool.spare:
+            given += await self._pool.give(self._pool.spare.pop())
         for slot in list(self._slots.values()):
             if given >= count:
                 break
             if self._slots.get(slot.block) is slot and not slot.dirty and self._may_go(slot):
                 del self._slots[slot.block]
-                given += await self._give(slot)
+                given += await self._pool.give(slot)
         return given
 
     async def close(self) -> None:
         """Write back what is not held, and give every frame back."""
         await self.write_back()
-        while self._slots or self._spare:
-            while self._spare:
-                await self._give(self._spare.pop())
+        while self._slots or self._pool.spare:
+            while self._pool.spare:
+                await self._pool.give(self._pool.spare.pop())
             for slot in list(self._slots.values()):
                 if slot.busy:
                     with suppress(VolumeError):
                         await self._settle(slot)
                 elif self._slots.get(slot.block) is slot:
                     del self._slots[slot.block]
-                    await self._give(slot)
+                    await self._pool.give(slot)
         self._held.clear()
-
-    async def _give(self, slot: _Slot) -> int:
-        """Let go of a frame that is in no list any more; gives 1, or 0 if it had been taken."""
-        self._places.append(slot.address)
-        try:
-            await self._exo.dealloc_page(slot.frame)
-        except Refused:
-            return 0
-        return 1
 
     # Finding a block, and a frame for it.
 
-    async def _find(self, block: int) -> _Slot:
+    async def _find(self, block: int) -> Slot:
         """The slot that contains a block, which is read if need be.  Until the caller's next trap it stays what it is."""
         while True:
             slot = self._slots.get(block)
@@ -275,7 +231,7 @@ class BlockCache:
             else:
                 await self._settle_wanted(slot)
 
-    async def _idle(self, block: int, whole: bool) -> _Slot:
+    async def _idle(self, block: int, whole: bool) -> Slot:
         """The slot of a block, contents and all unless `whole`, that no request uses."""
         while True:
             slot = self._slots.get(block) if whole else await self._find(block)
@@ -286,7 +242,7 @@ class BlockCache:
             if slot is not None:
                 await self._settle_wanted(slot)
 
-    async def _settle_wanted(self, slot: _Slot) -> None:
+    async def _settle_wanted(self, slot: Slot) -> None:
         """Wait until no request uses the slot of a block that is wanted as soon as that is so."""
         slot.wanted += 1
         try:
@@ -307,50 +263,28 @@ class BlockCache:
         finally:
             slot.wanted -= 1
 
-    async def _take(self, block: int) -> _Slot | None:
+    async def _take(self, block: int) -> Slot | None:
         """An empty slot, entered under `block`; None if the block has come in by itself meanwhile."""
         if not 0 <= block < self.blocks:
             raise VolumeError(f"Block {block} lies outside the volume of {self.blocks} blocks.")
-        while not self._spare:
-            if self._places and (self.misses >= self._grow_at or not self._slots) and await self._grow():
-                continue
+        while not self._pool.spare:
+            if self._pool.has_room and (self.misses >= self._grow_at or not self._slots):
+                if await self._pool.grow():
+                    continue
+                self._grow_at = self.misses + _PATIENCE
             await self._make_room()
         if block in self._slots:
             return None
-        slot = self._spare.pop()
+        slot = self._pool.spare.pop()
         slot.block = block
         self._slots[block] = slot
         return slot
 
-    def _put_aside(self, slot: _Slot) -> None:
+    def _put_aside(self, slot: Slot) -> None:
         """A slot has no block any more."""
         del self._slots[slot.block]
         slot.filled = slot.dirty = False
-        self._spare.append(slot)
-
-    async def _grow(self) -> bool:
-        """One frame more; gives whether there was one."""
-        address = self._places.pop()
-        self._growing += 1
-        frame, found = None, False
-        try:
-            frame = await self._exo.alloc_page()
-            await self._exo.create_mapping(address, frame, _READ_WRITE)
-        except Refused as refused:
-            self._places.append(address)
-            self._grow_at = self.misses + _PATIENCE
-            if frame is not None:
-                await self._exo.dealloc_page(frame)
-            if refused.error not in _NO_MORE:
-                raise VolumeError(f"The cache can have no memory: {refused}.") from None
-        else:
-            self._spare.append(_Slot(frame, address))
-            found = True
-        finally:
-            self._growing -= 1
-            if self._sleepers:
-                await self._exo.wake(SELF)
-        return found
+        self._pool.spare.append(slot)
 
     async def _make_room(self) -> None:
         """Free a slot, or wait for something that may lead to one."""
@@ -370,29 +304,21 @@ class BlockCache:
         if ahead is not None:
             with suppress(VolumeError):
                 await self._settle(ahead)
-        elif self._growing or any(slot.busy or slot.wanted for slot in slots.values()):
-            await self._sleep(lambda: not (self._spare or any(map(self._may_go, slots.values()))))
-        elif not self._places:
+        elif self._pool.growing or any(slot.busy or slot.wanted for slot in slots.values()):
+            await self._sleepers.sleep(lambda: not (self._pool.spare or any(map(self._may_go, slots.values()))))
+        elif not self._pool.has_room:
             raise VolumeError(f"All {self.capacity} blocks of the cache belong to one transaction, which is too large.")
         else:
-            await self._wait_for_frames()
+            await self._pool.wait()
+            self._grow_at = 0
 
-    def _may_go(self, slot: _Slot) -> bool:
+    def _may_go(self, slot: Slot) -> bool:
         """Whether a slot may be given to another block, when it has been written."""
         return not slot.busy and not slot.wanted and slot.block not in self._held
 
-    async def _wait_for_frames(self) -> None:
-        """There is nothing to reuse: sleep until a frame can be had, or look again after a while, since another context may
-        have been given one."""
-        seen = int.from_bytes(await self._exo.read(_FRAMES, 8), "little")
-        if self._places and not await self._grow():
-            with suppress(Refused):
-                await self._exo.block(Event.FRAMES, seen, await self._exo.time() + _LOOK_AGAIN)
-        self._grow_at = 0
-
     # Requests.
 
-    async def _begin(self, block: int) -> tuple[_Slot, int] | None:
+    async def _begin(self, block: int) -> tuple[Slot, int] | None:
         """Begin to read a block that is not in memory; gives its slot and the request.  Gives None if somebody else has
         begun that meanwhile."""
         while self._flying >= _REQUESTS:
@@ -425,9 +351,8 @@ class BlockCache:
                 slot = begun[0]
                 slot.ahead = begun[1]
                 self._ahead.append(slot)
-                if self._sleepers:
-                    # Somebody may have found the block busy before there was a request to wait for.
-                    await self._exo.wake(SELF)
+                # Somebody may have found the block busy before there was a request to wait for.
+                await self._sleepers.wake()
 
     async def _one_less(self) -> None:
         """Wait until a request has ended: one that nobody waits for, or anybody's."""
@@ -438,17 +363,17 @@ class BlockCache:
                     await self._settle(slot)
                 return
         if self._flying >= _REQUESTS:
-            await self._sleep(lambda: self._flying >= _REQUESTS and not self._ahead)
+            await self._sleepers.sleep(lambda: self._flying >= _REQUESTS and not self._ahead)
 
-    async def _settle(self, slot: _Slot) -> None:
+    async def _settle(self, slot: Slot) -> None:
         """Wait until no request uses a slot.  Raises VolumeError if it fell to this context to wait and the disk failed."""
         if slot.ahead:
             request, slot.ahead = slot.ahead, 0
             await self._wait(slot, request)
         elif slot.busy:
-            await self._sleep(lambda: slot.busy and not slot.ahead)
+            await self._sleepers.sleep(lambda: slot.busy and not slot.ahead)
 
-    async def _wait(self, slot: _Slot, request: int) -> None:
+    async def _wait(self, slot: Slot, request: int) -> None:
         """Wait for a request that reads into a slot.  Raises VolumeError."""
         try:
             await self.volume.wait(request)
@@ -457,7 +382,7 @@ class BlockCache:
             raise
         await self._ended(slot, True)
 
-    async def _ended(self, slot: _Slot, well: bool) -> None:
+    async def _ended(self, slot: Slot, well: bool) -> None:
         """The request that used a slot is over."""
         slot.busy = False
         self._flying -= 1
@@ -465,23 +390,14 @@ class BlockCache:
             slot.filled = True
         else:
             self._put_aside(slot)
-        if self._sleepers:
-            await self._exo.wake(SELF)
-
-    async def _sleep(self, still: Callable[[], bool]) -> None:
-        """Wait until somebody has finished something, if it is `still` needed."""
-        self._sleepers += 1
-        seen = int.from_bytes(await self._exo.read(_WOKEN, 8), "little")
-        if still():
-            await self._exo.block(Event.WOKEN, seen)
-        self._sleepers -= 1
+        await self._sleepers.wake()
 
     async def _write(self, blocks: list[int], sleep: bool = True) -> None:
         """Write blocks in place, many requests at a time, unless they have become held, and wait for those that are on
         their way already, unless one must not `sleep`.  Raises the first error when all requests have ended."""
         await self._look_for_losses()
         errors: list[VolumeError] = []
-        under_way: deque[tuple[_Slot, int]] = deque()
+        under_way: deque[tuple[Slot, int]] = deque()
         busy = []
         for block in blocks:
             slot = self._slots.get(block)
@@ -505,7 +421,7 @@ class BlockCache:
         if errors:
             raise errors[0]
 
-    async def _begin_write(self, slot: _Slot, under_way: deque[tuple[_Slot, int]], errors: list[VolumeError]) -> None:
+    async def _begin_write(self, slot: Slot, under_way: deque[tuple[Slot, int]], errors: list[VolumeError]) -> None:
         block = slot.block
         while self._flying >= _REQUESTS:
             if under_way:
@@ -525,7 +441,7 @@ class BlockCache:
         else:
             under_way.append((slot, request))
 
-    async def _finish(self, under_way: deque[tuple[_Slot, int]], errors: list[VolumeError]) -> None:
+    async def _finish(self, under_way: deque[tuple[Slot, int]], errors: list[VolumeError]) -> None:
         slot, request = under_way.popleft()
         try:
             await self.volume.wait(request)
@@ -540,24 +456,17 @@ class BlockCache:
 
     async def _look_for_losses(self) -> None:
         """Before any request: a frame that has been taken may be somebody else's by now."""
-        taken = int.from_bytes(await self._exo.read(_TAKEN, 8), "little")
-        if taken == self._taken:
-            return
-        self._taken = taken
-        for slot in list(self._slots.values()):
-            if not slot.busy and await self._exo.read_if_mapped(slot.address, 1) is None:
-                self._lose(slot)
-        for slot in list(self._spare):
-            if await self._exo.read_if_mapped(slot.address, 1) is None and slot in self._spare:
-                self._spare.remove(slot)
-                self._places.append(slot.address)
+        if await self._pool.some_taken():
+            for slot in list(self._slots.values()):
+                if not slot.busy and await self._pool.is_lost(slot):
+                    self._lose(slot)
 
-    def _lose(self, slot: _Slot) -> None:
+    def _lose(self, slot: Slot) -> None:
         """The frame of a slot has been taken.  Raises VolumeError if the only copy of the block was in it."""
         if self._slots.get(slot.block) is not slot:
             return
         del self._slots[slot.block]
-        self._places.append(slot.address)
+        self._pool.lost(slot)
         if slot.dirty:
             raise VolumeError(
                 f"Block {slot.block} is lost: the kernel took its frame by force before it was written; "

@@ -14,14 +14,9 @@ A context must not ask again while it is inside.
 
 from collections import deque
 from types import TracebackType
-from typing import Final
 
 from exokernel.abi.downcalls import Exo
-from exokernel.abi.flags import SELF, Event
-from exokernel.abi.layout import OWN_PAGE
-from exokernel.abi.pages import OwnPage, offset_of
-
-_WOKEN: Final = OWN_PAGE + offset_of(OwnPage, "events") + 8 * Event.WOKEN
+from libos.storage.frames import Sleepers
 
 
 class _Turn:
@@ -47,7 +42,7 @@ class ReadersWriter:
     """The lock.  Who waits for it sleeps until somebody leaves and lets him in."""
 
     def __init__(self, exo: Exo) -> None:
-        self._exo = exo
+        self._sleepers = Sleepers(exo)
         self._queue: deque[_Turn] = deque()
         self.readers = 0
         """How many are inside and only look."""
@@ -72,10 +67,7 @@ class ReadersWriter:
         self._queue.append(turn)
         self._admit()
         while not turn.granted:
-            # Whoever leaves after this look at the counter also counts it up, so the wait ends at once.
-            seen = int.from_bytes(await self._exo.read(_WOKEN, 8), "little")
-            if not turn.granted:
-                await self._exo.block(Event.WOKEN, seen)
+            await self._sleepers.sleep(lambda: not turn.granted)
 
     async def leave(self, turn: _Turn) -> None:
         """Be outside again, and let in whoever is next."""
@@ -84,7 +76,7 @@ class ReadersWriter:
         else:
             self.readers -= 1
         if self._admit():
-            await self._exo.wake(SELF)
+            await self._sleepers.wake()
 
     def _admit(self) -> bool:
         """Let in from the head of the queue whoever fits; gives whether there was one."""

@@ -1,5 +1,5 @@
-"""Several readers and writers in one environment, on one mounted ext3: each sees its own files as it left them, whoever else
-is at work, also while the kernel wants the frames of the cache back."""
+"""Several readers and writers in one environment, on one mounted ext3: each sees its own files as it left them, whoever
+else is at work, also while the kernel wants the frames of the cache back."""
 
 import random
 from collections.abc import Awaitable, Callable
@@ -19,10 +19,13 @@ from tests.filesystems import judges
 from tests.filesystems.long import LONG
 from tests.filesystems.stages import BASE, EPOCH, empty_image
 from tests.filesystems.test_fsx import exercise
-from tests.storage.contexts import Restless, together
+from tests.storage.contexts import FRAMES, Restless, together
 from tests.storage.kit import DiskMachine
 
 NAMES = 20
+SCARCE = 1 << 19
+HUNGER = 60
+"""The most frames that the other environment wants."""
 
 
 class _Only:
@@ -120,28 +123,30 @@ async def _names(files: FileSystem, home: bytes, rng: random.Random, operations:
 
 
 async def _hog(seed: int) -> None:
-    """Another environment that wants memory, more and less."""
+    """Another environment that wants memory, more and less: never as much as the cache has, which is asked for it."""
     exo, rng, frames = Exo(), random.Random(seed), list[int]()
-    for _ in range(60):
-        try:
-            for _ in range(rng.randrange(1, 400)):
+    while True:
+        await _pause(rng.randrange(10**5, 3 * 10**6))
+        wanted = rng.randrange(HUNGER)
+        while len(frames) < wanted:
+            seen = int.from_bytes(await exo.read(FRAMES, 8), "little")
+            try:
                 frames.append(await exo.alloc_page())
-        except Refused:
-            pass
-        await _pause(rng.randrange(10**6, 10**8))
-        rng.shuffle(frames)
-        while len(frames) > 20:
+            except Refused:
+                await exo.block(Event.FRAMES, seen)
+        while len(frames) > wanted:
             await exo.dealloc_page(frames.pop())
 
 
-def share(seed: int, block_size: int, mode: str, capacity: int, jobs: int, memory: int, hungry: bool) -> Shared:
+def share(seed: int, block_size: int, mode: str, capacity: int, jobs: int, hungry: bool = False) -> Shared:
     """Run so many jobs at once; e2fsck has the last word."""
     image = empty_image(4 << 20, block_size, 256)
     shared = Shared(mode, capacity, jobs)
-    with DiskMachine(len(image) // SECTOR_SIZE, memory=memory) as machine:
+    with DiskMachine(len(image) // SECTOR_SIZE, memory=SCARCE if hungry else 8 << 20) as machine:
         machine.load(image)
+        work = [shared.job(number, seed, 150 if hungry else 60) for number in range(jobs)]
         together(
-            machine, [shared.mount, *(shared.job(number, seed, 60) for number in range(jobs)), shared.unmount],
+            machine, [shared.mount, *work, shared.unmount],
             exo=Restless(seed, 0.2), release=shared.release if hungry else None,
             hog=(lambda: _hog(seed)) if hungry else None,
         )  # fmt: skip
@@ -154,10 +159,10 @@ def share(seed: int, block_size: int, mode: str, capacity: int, jobs: int, memor
     ("block_size", "mode", "capacity"), [(1024, "ordered", 24), (2048, "journal", 64), (4096, "writeback", 40)]
 )
 def test_contexts_share_a_file_system(seed: int, block_size: int, mode: str, capacity: int) -> None:
-    share(seed, block_size, mode, capacity, jobs=4, memory=8 << 20, hungry=False)
+    share(seed, block_size, mode, capacity, jobs=4)
 
 
 @pytest.mark.parametrize("seed", range(100 if LONG else 2))
 def test_contexts_share_a_file_system_that_gives_its_frames_back(seed: int) -> None:
-    shared = share(seed, 1024, "ordered", 200, jobs=3, memory=1 << 20, hungry=True)
+    shared = share(seed, 1024, "ordered", 200, jobs=3, hungry=True)
     assert shared.released > 20, "the kernel has asked for frames"

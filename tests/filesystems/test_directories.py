@@ -369,8 +369,7 @@ def test_a_full_disk_refuses_a_name_and_everything_stays(features: str) -> None:
             size = (await files.attributes(filler)).size
             await files.write(filler, size, bytes(min(1 << 16, left * 1024)))
         with pytest.raises(FileSystemError) as caught:
-            for name in long_names(1000)[100:]:
-                await names.add(name)
+            await names.add_all(long_names(1000)[100:])
         assert caught.value.errno is Errno.ENOSPC
         await names.check()
         return len(names.model)

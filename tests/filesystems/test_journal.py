@@ -508,6 +508,19 @@ def test_a_block_freed_and_changed_again_in_one_transaction_is_replayed() -> Non
     assert get(recover_image(image, journal_places)[1], 3).startswith(b"new")
 
 
+def test_contents_can_be_made_durable_without_a_commit() -> None:
+    async def main(journal: Journal, cache: BlockCache) -> None:
+        async with journal.operation(2):
+            await journal.data(9, b"contents", fresh=True)
+            await journal.update(8, b"metadata")
+        await journal.sync_contents()
+        assert journal.committed == 0
+
+    image, _ = crashed(main)
+    assert get(image, 9).startswith(b"contents")
+    assert get(image, 8) == bytes(BLOCK)
+
+
 def test_what_an_uncommitted_transaction_did_to_a_block_that_it_then_freed_never_reaches_the_disk() -> None:
     async def main(journal: Journal, cache: BlockCache) -> None:
         async with journal.operation(1):

@@ -110,6 +110,8 @@ def test_the_defaults_depend_on_the_size(tmp_path: Path) -> None:
 def test_backups_of_the_superblock_are_good() -> None:
     image = made(40 * MIB, block_size=1024)
     for group in (1, 3):
+        start = (1 + 8192 * group) * 1024
+        assert Superblock.parse(image[start : start + 1024]).block_group_nr == group
         assert judges.check(image, "-b", str(1 + 8192 * group), "-B", "1024").silent
     assert not judges.check(image, "-b", str(1 + 8192 * 2), "-B", "1024").silent
 
@@ -178,3 +180,14 @@ def test_what_we_make_we_mount() -> None:
 
         assert machine.run(main) == [b".", b"..", b"lost+found"]
         judges.assert_silent(machine.image())
+
+
+def test_of_what_was_on_the_volume_nothing_is_left_where_it_could_matter() -> None:
+    image = made(8 * MIB, dirt=8 * MIB)
+    judges.assert_silent(image)
+    superblock = Superblock.parse(image[1024:2048])
+    first = superblock.jnl_blocks[0]
+    assert image[(first + 1) * 1024 : (first + 12) * 1024] == bytes(11 * 1024)
+    assert image[:1024] == bytes(1024)
+    table = 36 * 1024
+    assert image[table + 11 * 256 : table + superblock.inodes_count * 256] == bytes((superblock.inodes_count - 11) * 256)

@@ -174,7 +174,7 @@ static void children(const char *at) {
     flush();
     long child = os_fork();
     if (child == 0) {
-        long result = os_read_file(file, back, 2) == 2 && memcmp(back, "bc", 2) == 0 && mapped[5] == 'f';
+        long result = mapped[5] == 'f' && os_read_file(file, back, 2) == 2 && memcmp(back, "bc", 2) == 0;
         os_close(file);
         os_exit(result ? 5 : 6);
     }

@@ -296,13 +296,17 @@ def test_children_have_the_files_and_the_position_until_the_last_has_closed() ->
 def test_nobody_gives_files_to_a_stranger() -> None:
     world = World()
 
+    victims: list[int] = []
+
     async def stranger(client: Raw) -> int:
         await with_file(client, path=b"/stranger")
-        return await client.call(Operation.INHERIT, world.server - 1)
+        return await client.call(Operation.INHERIT, victims[0])
 
     async def main(exo: Exo, client: Raw) -> int:
+        victims.append(await exo.create_environment())
         first = await world.spawn(exo, stranger)
         await exo.block(Event.EXIT, first)
+        await exo.destroy(victims[0])
         return first
 
     assert world.results[world.run(main)] == -Errno.EPERM

@@ -82,6 +82,41 @@ def test_threads_use_files_at_the_same_time(over: Any, tmp_path: Path) -> None:
     assert ended.evictions > 20
 
 
+def test_two_threads_that_do_nothing_but_write_get_what_they_wrote(over: Any, tmp_path: Path) -> None:
+    before = """
+    static long threads[3];
+    static long work(void *argument) {
+        static char paths[3][4] = {"/a", "/b", "/c"};
+        long number = (long)argument, file = os_open(paths[number], OS_OPEN_WRITE | OS_OPEN_CREATE, 0600);
+        char letter = (char)('a' + number);
+        if (file < 0) return -2;
+        for (int round = 0; round < 40; round++) if (os_write_file(file, &letter, 1) != 1) return -3;
+        os_close(file);
+        return number;
+    }
+    """
+    body = """
+    os_processors(3);
+    for (long i = 0; i < 3; i++) threads[i] = os_thread_create(work, (void *)i);
+    for (long i = 0; i < 3; i++) if (os_thread_join(threads[i]) != i) return 2;
+    return 0;"""
+    files = MemoryFileSystem()
+
+    async def kept(exo: Exo) -> FileSystem:
+        return files
+
+    source = tmp_path / "threads.c"
+    source.write_text(f"{HEADER}{before}\nint main(void) {{{body}}}\n")
+    (ended,) = Machine(mount=kept, settings=Settings(cpus=3, window=100)).run([over(source)])
+    assert (ended.status, ended.output) == (0, "")
+    assert [bytes(_contents(files, name)) for name in (b"a", b"b", b"c")] == [b"a" * 40, b"b" * 40, b"c" * 40]
+
+
+def _contents(files: MemoryFileSystem, name: bytes) -> bytes:
+    inode = files._inodes[files._inodes[files.root].names[name]]
+    return bytes(inode.blocks[0][: inode.size])
+
+
 def test_a_mapped_file_is_read_again_when_its_pages_had_to_go(over: Any, tmp_path: Path) -> None:
     body = """
     static char page[4096];
@@ -117,6 +152,17 @@ def test_what_is_mapped_cannot_be_written(over: Any, tmp_path: Path) -> None:
     (ended,) = Machine(mount=memory).run([over(c_program(tmp_path, body))])
     assert ended.status == 139
     assert "segmentation fault" in ended.output
+
+
+def test_behind_what_is_mapped_there_is_nothing_yet(over: Any, tmp_path: Path) -> None:
+    body = """
+    long file = os_open("/file", OS_OPEN_WRITE | OS_OPEN_CREATE, 0600);
+    os_write_file(file, "abc", 3);
+    const char *mapped = os_map_file("/file", NULL);
+    if (mapped[2] != 'c' || mapped[4095]) return 1;
+    return *(volatile const char *)(mapped + 4096);"""
+    (ended,) = Machine(mount=memory).run([over(c_program(tmp_path, body))])
+    assert ended.status == 139
 
 
 def test_there_is_so_much_address_space_for_mapped_files(over: Any, tmp_path: Path) -> None:

@@ -153,6 +153,26 @@ def test_what_a_full_cache_let_go_survives() -> None:
         disk.close()
 
 
+def test_a_write_anew_is_not_made_durable_by_what_the_cache_let_go_before() -> None:
+    found = set()
+    for seed in range(60):
+        disk = Disk(SECTORS, drive=lambda sectors: SolidState(sectors, SolidStateFigures(cache=8)))
+        play(disk, [("store", 0, 8), ("store", 8, 8), ("store", 0, 8)])
+        disk.power_cut(random.Random(seed))
+        found.add(disk.read(0, 1))
+        disk.close()
+    assert found == {contents(1, 1), contents(3, 1)}
+
+
+@pytest.mark.parametrize("fold", [4, volatile.FOLD_AT])
+def test_the_durable_version_may_survive_however_often_a_sector_was_written_since(
+    monkeypatch: pytest.MonkeyPatch, fold: int
+) -> None:
+    monkeypatch.setattr(volatile, "FOLD_AT", fold)
+    left = {one[0] for one in cuts([("forced", 0, 1), *[("store", 0, 1)] * 30])}
+    assert {contents(1, 1), contents(31, 1)} <= left
+
+
 def test_the_write_under_way_may_be_torn_between_any_two_sectors() -> None:
     found = set()
     for seed in range(300):

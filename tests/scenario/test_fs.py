@@ -118,6 +118,7 @@ def test_in_a_small_memory_the_server_gives_frames_back(tree: Path, image: Path,
         memory=memory * MIB,
     )
     assert [program.exit_status for program in results.programs] == [0, 0, 0]
+    assert (results.programs[2].name, results.programs[2].taken) == ("files", 0)
     assert results.programs[1].output == expected_output(walk)
     assert results.programs[0].output == expected_output(["copytree", str(tree)])
     judges.assert_silent(image)

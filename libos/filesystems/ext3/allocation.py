@@ -61,6 +61,8 @@ class Allocation:
         self._inodes: dict[int, Bitmap] = {}
         self._pending: dict[int, Bitmap] = {}
         self._pending_count = 0
+        self.journal: list[tuple[int, int]] = []
+        """Where the journal lies: pairs of a first block and a number of blocks."""
         self.free_blocks = sum(group.free_blocks for group in groups)
         self.free_inodes = sum(group.free_inodes for group in groups)
         self._first = geometry.first_data_block
@@ -78,7 +80,8 @@ class Allocation:
         return self.groups[group].inode_table + block, offset
 
     def is_metadata(self, block: int, count: int = 1) -> bool:
-        """Whether one of `count` blocks is a superblock, a descriptor, a bitmap or of an inode table, or none at all."""
+        """Whether one of `count` blocks is a superblock, a descriptor, a bitmap, of an inode table or of the journal, or
+        none at all: no file can have it."""
         geometry = self._geometry
         if not (self._first <= block and block + count <= geometry.blocks):
             return True
@@ -142,6 +145,8 @@ class Allocation:
             self.free_blocks -= length
             await self._changed(index, group, group.block_bitmap, bitmap)
             return self._first + index * self._per_group + bit, length
+        if self.ready_blocks:
+            raise CorruptFileSystem(f"There should be {self.ready_blocks} free blocks, but the bitmaps have none.")
         raise FileSystemError(Errno.ENOSPC)
 
     async def free_block(self, block: int) -> None:
@@ -199,7 +204,7 @@ class Allocation:
             group.new_directories = max(0, min(255, group.new_directories + (1 if directory else -1)))
             await self._changed(index, group, group.inode_bitmap, bitmap)
             return index * self._geometry.inodes_per_group + bit + 1
-        raise FileSystemError(Errno.ENOSPC)
+        raise CorruptFileSystem(f"There should be {self.free_inodes} free inodes, but the bitmaps have none.")
 
     async def free_inode(self, number: int, directory: bool) -> None:
         """Give an inode back.  Raises CorruptFileSystem if it is free already."""
@@ -271,6 +276,9 @@ class Allocation:
     async def _inode_bitmap(self, index: int) -> Bitmap:
         group = self.groups[index]
         bitmap = Bitmap(await self._cache.read(group.inode_bitmap), self._geometry.inodes_per_group)
+        if index in self._inodes:
+            # Somebody else who only looks has read it meanwhile.
+            return self._inodes[index]
         if self._counted and bitmap.clear_bits != group.free_inodes:
             raise CorruptFileSystem(
                 f"Group {index} should have {group.free_inodes} free inodes, but its bitmap has {bitmap.clear_bits}."

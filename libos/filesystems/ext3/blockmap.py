@@ -208,10 +208,13 @@ class BlockMaps:
             while at < index + step:
                 there = table[at]
                 if there:
-                    if self._allocation.is_metadata(there):
+                    length = 1
+                    while at + length < index + step and table[at + length] == there + length:
+                        length += 1
+                    if self._allocation.is_metadata(there, length):
                         raise self._wild(there)
-                    self._extend(runs, there, 1, False)
-                    at += 1
+                    self._extend(runs, there, length, False)
+                    at += length
                     continue
                 end = at + 1
                 while end < index + step and not table[end]:

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from libos.filesystems.ext3.layout import DirectoryEntry
-from libos.filesystems.ext3.records import DIRECTORY_ENTRY, offsets
+from libos.filesystems.ext3.records import DIRECTORY_ENTRY
 from libos.filesystems.interface import CorruptFileSystem
+from libos.storage.formats import offsets
 
 HEADER: Final = DIRECTORY_ENTRY.size
 _ALIGNMENT: Final = 4

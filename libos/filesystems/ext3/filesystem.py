@@ -36,6 +36,8 @@ from libos.storage.lock import ReadersWriter
 from libos.storage.volume import Volume, VolumeError
 
 _DAY: Final = 86400
+_MOST_READ: Final = 2048
+"""Times of access that are kept in memory only, until something else is changed."""
 _DEVICES: Final = (Kind.BLOCK_DEVICE, Kind.CHARACTER_DEVICE)
 
 
@@ -121,6 +123,8 @@ class Ext3(FileSystem):
             if self._mounted.read_only:
                 raise FileSystemError(Errno.EROFS)
             try:
+                if len(self._read) >= _MOST_READ:
+                    await self._store_access_times()
                 yield
             except CorruptFileSystem:
                 self._mounted.give_up()
@@ -295,17 +299,24 @@ class Ext3(FileSystem):
 
     # The disk.
 
+    def _has_nothing_to_sync(self) -> bool:
+        """Whether it is read-only.  Raises EIO if it is so because something went wrong: changes may have been lost."""
+        if self._mounted.given_up:
+            raise FileSystemError(Errno.EIO)
+        return self._mounted.read_only
+
     async def sync(self) -> None:
-        if self._mounted.read_only:
+        if self._has_nothing_to_sync():
             return
         async with self._changing():
             await self._store_access_times()
             await self._mounted.journal.commit()
 
     async def fsync(self, inode: int) -> None:
-        found = await self._mounted.inodes.live(inode)
-        if self._mounted.read_only:
+        if self._has_nothing_to_sync():
             return
+        async with self._looking():
+            found = await self._mounted.inodes.live(inode)
         wanted = found.changed_in
         if wanted <= self._mounted.journal.committed:
             return
@@ -316,8 +327,11 @@ class Ext3(FileSystem):
             found.overwritten.clear()
 
     async def fdatasync(self, inode: int) -> None:
-        found = await self._mounted.inodes.live(inode)
-        if found.needed_in > self._mounted.journal.committed or self._mounted.read_only:
+        if self._has_nothing_to_sync():
+            return
+        async with self._looking():
+            found = await self._mounted.inodes.live(inode)
+        if found.needed_in > self._mounted.journal.committed:
             await self.fsync(inode)
         elif found.overwritten:
             async with self._changing():

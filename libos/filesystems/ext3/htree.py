@@ -17,7 +17,7 @@ from functools import lru_cache, partial
 from typing import Final
 
 from libos.filesystems.ext3 import dirblocks
-from libos.filesystems.ext3.dirblocks import HEADER, length_for
+from libos.filesystems.ext3.dirblocks import length_for
 from libos.filesystems.ext3.geometry import Geometry
 from libos.filesystems.ext3.hashing import Hash, hashing
 from libos.filesystems.ext3.inodes import Inode
@@ -41,6 +41,7 @@ _CONTINUED: Final = 1
 _HASHES_KEPT: Final = 1 << 13
 _ENTRY: Final = INDEX_ENTRY.size
 _HASH_VERSION: Final = INDEX_ROOT_NAMES.index("hash_version")
+_INDIRECT_LEVELS: Final = INDEX_ROOT_NAMES.index("indirect_levels")
 _DOTS: Final = ((0, 1, b".\0\0\0"), (12, 2, b"..\0\0"))
 """Where `.` and `..` lie in the first block, how long they are, and their names with what follows."""
 
@@ -258,8 +259,7 @@ class Index:
 
     async def _split(self, leaf: Leaf, path: list[Table], name: bytes, inode: int, kind: int) -> None:
         """Make two leaves out of one that is full, and put one entry where it belongs."""
-        version = path[0].data[INDEX_ROOT.size - 4]
-        hash_of = self._hash(version)
+        hash_of = self._hash(INDEX_ROOT.unpack_from(path[0].data)[_HASH_VERSION])
         entries = [(hash_of(named[0]), named) for named in [*self._named(leaf), (name, inode, kind)]]
         lower, upper, boundary = halves(entries, self._size)
         if path[-1].full:
@@ -288,14 +288,13 @@ class Index:
         kept = 0 if deeper else len(pairs) // 2
         moved = pairs[kept:]
         start = INDEX_NODE.size
-        head = DIRECTORY_ENTRY.pack(0, self._size, 0, 0)
-        logical, block = await self._leaves.append(directory, head + encode(moved, self._size - start))
-        data = (head + encode(moved, self._size - start)).ljust(self._size, b"\0")
+        data = DIRECTORY_ENTRY.pack(0, self._size, 0, 0) + encode(moved, self._size - start)
+        data = data.ljust(self._size, b"\0")
+        logical, block = await self._leaves.append(directory, data)
         new = Table(logical, block, data, start, len(moved), table.at - kept)
         if deeper:
-            levels = INDEX_ROOT_NAMES.index("indirect_levels")
             root = list(INDEX_ROOT.unpack_from(table.data))
-            root[levels] = _LEVELS
+            root[_INDIRECT_LEVELS] = _LEVELS
             head = INDEX_ROOT.pack(*root)
             await self._leaves.rewrite(directory, 0, table.block, head)
             table.data = head + table.data[len(head) :]
@@ -312,13 +311,7 @@ class Index:
 
     def convertible(self, leaf: Leaf) -> bool:
         """Whether the only block of a directory can become the root of an index: it begins as every directory should."""
-        head = leaf.data
-        return all(
-            head[at + 6] == length
-            and head[at + HEADER : at + HEADER + length] == name[:length]
-            and leaf.slots.starts >> (at >> 2) & 1
-            for at, length, name in _DOTS
-        )
+        return all(dirblocks.locate(leaf.data, leaf.slots, name[:length]) == at for at, length, name in _DOTS)
 
     def prepare_conversion(self, leaf: Leaf, name: bytes) -> Place:
         """A place for a name in a directory of one full block, which becomes a hashed one."""

@@ -234,8 +234,11 @@ class Inodes:
             raise CorruptFileSystem(f"Inode {inode.number} is of no kind there is (mode {inode.mode:#o}).")
         if inode.flags & _UNKNOWN_FLAGS:
             raise CorruptFileSystem(f"Inode {inode.number} stores its contents in a way that ext3 does not have.")
-        if inode.is_directory and inode.size % self._geometry.block_size:
-            raise CorruptFileSystem(f"Directory {inode.number} has a size of {inode.size} bytes, not of whole blocks.")
+        geometry = self._geometry
+        if inode.is_directory and (inode.size % geometry.block_size or inode.size > geometry.blocks * geometry.block_size):
+            raise CorruptFileSystem(f"Directory {inode.number} has a size of {inode.size} bytes, which none can have.")
+        if inode.is_regular and inode.size > geometry.maximum_size:
+            raise CorruptFileSystem(f"File {inode.number} has a size of {inode.size} bytes, which none can have.")
 
     async def _stored(self) -> None:
         """The bytes of all changed inodes have been handed on: they need not be kept any longer."""

@@ -157,7 +157,6 @@ class Journal:
         """A block becomes one of the running transaction's."""
         self._check()
         self._revoked.pop(block, None)
-        self._contents.pop(block, None)
         self._blocks[block] = None
         self._cache.hold(block)
         self._bound()
@@ -183,6 +182,16 @@ class Journal:
     async def commit(self) -> None:
         """Make everything so far durable, contents of files too."""
         await self._commit(contents=True)
+
+    async def sync_contents(self) -> None:
+        """Make the contents of files durable that were written so far, and no metadata unless they go through the log."""
+        if self.mode is Mode.JOURNAL:
+            await self.commit()
+            return
+        self._check()
+        await self._cache.write_back(self._contents)
+        await self._cache.flush()
+        self._contents.clear()
 
     async def commit_for_room(self) -> None:
         """Commit because the transaction is large; in writeback mode contents may stay behind."""

@@ -44,6 +44,7 @@ async def _superblock(volume: Volume, base: int) -> bytes:
 async def _assemble(cache: BlockCache, geometry: Geometry, mode: str, read_only: bool, epoch: int) -> Mounted:
     raw = await cache.read(geometry.superblock_block, geometry.superblock_offset, SUPERBLOCK_SIZE)
     journal: Transactions = NoJournal(cache)
+    places: list[int] = []
     if geometry.has_journal and (geometry.needs_recovery or not (read_only or geometry.unknown_read_only)):
         places = await journal_places(await _parts(cache, geometry, raw, journal, epoch))
         journal = await Journal.open(cache, places, geometry.blocks, mode)
@@ -54,6 +55,7 @@ async def _assemble(cache: BlockCache, geometry: Geometry, mode: str, read_only:
             mounted.superblock.end(await mounted.time(), True)
             await mounted.superblock.write(cache)
     mounted = await _parts(cache, geometry, raw, journal, epoch)
+    mounted.allocation.journal = _runs(places)
     mounted.read_only = read_only or bool(geometry.unknown_read_only)
     if not mounted.read_only:
         mounted.superblock.record(mounted.allocation.free_blocks, mounted.allocation.free_inodes)
@@ -101,6 +103,17 @@ async def journal_places(mounted: Mounted) -> list[int]:
             raise CorruptFileSystem("The journal has a hole, or blocks that it cannot have.")
         places.extend(range(run.block, run.block + run.count))
     return places
+
+
+def _runs(blocks: list[int]) -> list[tuple[int, int]]:
+    """Block numbers as pairs of a first one and how many follow one another."""
+    runs: list[tuple[int, int]] = []
+    for block in blocks:
+        if runs and block == sum(runs[-1]):
+            runs[-1] = runs[-1][0], runs[-1][1] + 1
+        else:
+            runs.append((block, 1))
+    return runs
 
 
 async def unmount(mounted: Mounted) -> None:

@@ -62,6 +62,10 @@ class NoJournal:
         self.committed = self.transaction
         self.transaction += 1
 
+    async def sync_contents(self) -> None:
+        """The same: there is no telling contents from metadata."""
+        await self.commit()
+
     async def checkpoint(self) -> None:
         """The same."""
         await self.commit()
