@@ -268,7 +268,7 @@ def replay(
 
 @app.command()
 def bench(as_json: AsJson = False) -> None:
-    """Measure speed beside plain Unicorn in the same run."""
+    """Measure speed beside plain Unicorn and plain Python."""
     from exokernel.bench import run_all
     from exokernel.build import guests
     from exokernel.observe.report import bench_table
@@ -392,7 +392,7 @@ def database(
     seed: Seed = 1,
     as_json: AsJson = False,
 ) -> None:
-    """Show a database on its own sectors and over ext3, and what power cuts leave of it."""
+    """Show a database on sectors of its own and over ext3."""
     from exokernel.demos import database as demonstration
     from exokernel.machine.models import DRIVES
 

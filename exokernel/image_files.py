@@ -172,10 +172,8 @@ class ImageFiles:
             return [await self.listed(entry) for entry in await self.tree.list(path)]
 
     async def walk(self, inode: int) -> AsyncIterator[Step]:
-        """Everything below a directory, by name, each directory before what is in it and once more after.
-
-        A name no host can have, and a directory inside itself, are CorruptFileSystem: both would lead out of the tree.
-        """
+        """Everything below a directory, by name, each directory before what is in it and once more after.  A directory
+        inside itself is CorruptFileSystem; a name with a slash in it the file system does not let through."""
         above = [inode]
         waiting: list[list[Entry]] = [await self._names(inode)]
         steps: list[Step] = []
@@ -202,9 +200,6 @@ class ImageFiles:
     async def _names(self, directory: int) -> list[Entry]:
         """The entries of a directory, the last name first."""
         found = [one for one in await self.files.entries(directory) if one.name not in (b".", b"..")]
-        for entry in found:
-            if not entry.name or b"/" in entry.name or b"\0" in entry.name:
-                raise CorruptFileSystem(f"A directory has an entry with the name {entry.name!r}, which none can have.")
         return sorted(found, key=lambda one: one.name, reverse=True)
 
     async def contents(self, path: str, inode: int) -> AsyncIterator[bytes]:
@@ -229,7 +224,7 @@ class ImageFiles:
             with self.about(path):
                 return await self.tree.unlink(path)
         if not recursive:
-            raise ImageFileError(f"{path} in {self.name} is a directory; remove it and all that is in it with: exo fs rm -r")
+            raise ImageFileError(f"{path} in {self.name} is a directory; remove it and all in it with: exo fs rm -r")
         if place.name in (b".", b"..") or it.inode == self.files.root:
             raise ImageFileError(f"{path} in {self.name} cannot be removed; name what is in it.")
         with self.about(path):

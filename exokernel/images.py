@@ -1,11 +1,8 @@
 """Disk images as users name them: `IMAGE` is the whole file, `IMAGE:2` and `IMAGE:root` a partition of it by number or
 label.  A file that exists under the whole name, colons and all, is meant before anything else.
-
-An image that is written is locked against every other use, one that is read only against being written.
 """
 
 import difflib
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -82,13 +79,13 @@ def opened(place: Place, write: bool) -> Iterator[tuple[Disk, tuple[int, int]]]:
 
     Without `write` the file is not changed whatever is written to the disk.  Raises ImageError, DiskError.
     """
-    with _locked(place.image, write):
-        extent = extent_of(place)
-        disk = Disk(path=place.image, drive=Ideal, private=not write)
-        try:
-            yield disk, extent or (0, disk.sectors)
-        finally:
-            disk.close()
+    _check_there(place.image)
+    extent = extent_of(place)
+    disk = Disk(path=place.image, drive=Ideal, private=not write)
+    try:
+        yield disk, extent or (0, disk.sectors)
+    finally:
+        disk.close()
 
 
 def extent_of(place: Place) -> tuple[int, int] | None:
@@ -115,37 +112,23 @@ def extent_of(place: Place) -> tuple[int, int] | None:
     raise ImageError(f"{place.image} has no partition {place.partition}; {hint}")
 
 
-@contextmanager
-def _locked(path: Path, write: bool) -> Iterator[None]:
-    """Hold the lock on an image file.  Raises ImageError if there is none, or somebody else holds it."""
-    try:
-        if not path.is_file():
-            raise ImageError(f"{path} is not a disk image, but {_kind_of(path)}." if path.exists() else _missing(path))
-        with open(path, "r+b" if write else "rb") as file:
-            try:
-                fcntl.flock(file, (fcntl.LOCK_EX if write else fcntl.LOCK_SH) | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise ImageError(f"{path} is in use by another exo command; wait until that has ended.") from None
-            yield
-    except PermissionError as error:
-        what = "changed" if write else "read"
-        raise ImageError(
-            f"The image {path} cannot be {what}: {error.strerror}; chmod u+{'w' if write else 'r'} it."
-        ) from None
+def _check_there(path: Path) -> None:
+    """Raise ImageError unless there is an image file."""
+    if not path.is_file():
+        raise ImageError(f"{path} is not a disk image, but {_kind_of(path)}." if path.exists() else _missing(path))
 
 
 def described(image: Path) -> dict[str, Any]:
     """What is known of an image and its partitions, for people and for JSON: sizes, and the access lists as pairs of a name
     (relative to the first environment's) and permissions.  Raises ImageError, DiskError."""
-    with _locked(image, write=False):
-        table = read_table(image)
-        size = image.stat().st_size
-        found: dict[str, Any] = {"bytes": size, "disk": "", "damaged": False, "partitions": []}
-        if table is None:
-            return found
-        with open(image, "rb") as file:
-            partitions = [_one_described(file, table, one) for one in table.partitions]
-        return found | {"disk": str(table.disk), "damaged": table.from_backup, "partitions": partitions}
+    _check_there(image)
+    table = read_table(image)
+    found: dict[str, Any] = {"bytes": image.stat().st_size, "disk": "", "damaged": False, "partitions": []}
+    if table is None:
+        return found
+    with open(image, "rb") as file:
+        partitions = [_one_described(file, table, one) for one in table.partitions]
+    return found | {"disk": str(table.disk), "damaged": table.from_backup, "partitions": partitions}
 
 
 def _one_described(file: BinaryIO, table: PartitionTable, one: Partition) -> dict[str, Any]:

@@ -615,17 +615,19 @@ class Exo:
         Error.DENIED,
         Error.NO_SUCH_FRAME,
         Error.BAD_SECTOR,
+        Error.NO_SECTORS,
         Error.NO_SUCH_ENVIRONMENT,
     )
     async def set_access(self, subject: Bits, number: Word, index: Word, slot: Slot, permissions: Bits) -> int:
         """Write entry `index` (0 to 3) of an access list: whoever has a capability whose name is a prefix of the name in
         `slot` has `permissions` on the frame, extent or environment `number`.  No permissions: the entry is emptied.  Entry
-        0 of an environment is its own name for good, so that its creator keeps control."""
+        0 of an environment is its own name for good, so that its creator keeps control.  A partition's list is recorded
+        on the disk when the call returns; NO_SECTORS if the disk has no place for it."""
         ...
 
     @downcall(0x50, "disk", "the first sector", "none", Error.NO_SECTORS, Error.BAD_SECTOR)
     async def alloc_sectors(self, count: Count, start: Sector = ANY) -> int:
-        """Become the holder of a run of free sectors: anywhere, or from `start` on."""
+        """Become the holder of a run of free sectors, all zero: anywhere, or from `start` on."""
         ...
 
     @downcall(0x51, "disk", "0", "a hold on the extent", Error.DENIED, Error.BAD_SECTOR)
@@ -637,7 +639,7 @@ class Exo:
         0x52,
         "disk",
         "0",
-        "CONTROL of the extent",
+        "CONTROL of the extent; to lend, a hold unless it is a partition",
         Error.DENIED,
         Error.BAD_SECTOR,
         Error.NO_SUCH_ENVIRONMENT,

@@ -1,4 +1,4 @@
-"""Speed on this host, each figure beside plain Unicorn code measured in the same run.
+"""Speed on this host, each figure beside plain Unicorn, or for files plain Python, measured in the same run.
 
 Host time is noisy, so every figure is the best of several rounds, and figure and reference take turns.  What counts is the
 ratio: it hardly depends on the computer.

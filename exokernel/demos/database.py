@@ -31,8 +31,8 @@ from libos.storage.volume import Volume, VolumeError
 DISK_SECTORS = 32 << 11
 STORE_SECTORS = 4 << 11
 """What the store is given, on the disk or as a file: 4 MiB."""
-LOG_PAGES = 64
-"""A quarter of a MiB, so that there are checkpoints among what is measured."""
+LOG_PAGES = 12
+"""96 sectors, so that there are checkpoints among what is measured."""
 ACCOUNTS = 200
 BALANCE = 1_000
 NAME = b"accounts"

@@ -210,7 +210,7 @@ class Environment:
     last_write: int = 0
     """The cycle in which it made the latest of them."""
     barrier: Request | None = None
-    """Its last barrier among the disk requests, until that has ended; `ordered`: its last ordered one."""
+    """Its last barrier among the disk requests, until that has ended; `ordered`: its last ordered one, ended or not."""
     ordered: Request | None = None
     taken_total: int = 0
     taken_told: int = 0

@@ -207,8 +207,6 @@ class DiskRequests(SectorTable):
         kernel.exposed.disk_request_ended(request)
         if environment.barrier is request:
             environment.barrier = None
-        if environment.ordered is request:
-            environment.ordered = None
         for follower in request.followers:
             follower.waits -= 1
             if not follower.waits:

@@ -9,6 +9,7 @@ A request comes in two steps: `service_cycles` when its turn comes, and when tha
 `flushed`.  What has been stored is read back at once, but is durable only if it was forced, if the drive has moved it out
 of its write cache, or after a flush.  `write` and `erase` put contents there from outside, durable at once."""
 
+import fcntl
 import mmap
 import os
 import random
@@ -65,7 +66,8 @@ class Flushed:
 class Disk:
     """The sectors of the image file at `path`, if one is given, which must be a whole number of them, and `sectors` in
     memory behind it.  `drive` makes the model of the drive for so many sectors, a solid-state disk by default.  With
-    `private` the image file is only read, and what is written to its sectors is gone at the end.
+    `private` the image file is only read, and what is written to its sectors is gone at the end.  An image in use by
+    somebody else is refused, unless both only read it.
 
     `record`: a list to which every write and flush that reaches the device is appended, or None.
     """
@@ -115,6 +117,7 @@ class Disk:
             size = os.fstat(self._file.fileno()).st_size
         except OSError as error:
             raise DiskError(f"The disk image {path} cannot be opened for {how}: {error.strerror}.") from None
+        self._lock(self._file, path, private)
         if size == 0 or size % SECTOR_SIZE:
             self._file.close()
             raise DiskError(
@@ -123,6 +126,17 @@ class Disk:
             )
         access = mmap.ACCESS_COPY if private else mmap.ACCESS_WRITE
         return size // SECTOR_SIZE, mmap.mmap(self._file.fileno(), size, access=access)
+
+    @staticmethod
+    def _lock(file: BinaryIO, path: Path, private: bool) -> None:
+        """Keep others from changing the image, and from looking at it while it changes, until the file is closed."""
+        try:
+            fcntl.flock(file, (fcntl.LOCK_SH if private else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            raise DiskError(f"The disk image {path} is in use by another exo command; wait until that has ended.") from None
+        except OSError:  # the host's file system has no locks
+            return
 
     def attach(self, path: Path, name: str = "") -> Attachment:
         """Put a host file behind the medium.  Raises DiskError if it cannot be read."""

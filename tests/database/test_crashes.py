@@ -13,9 +13,11 @@ import pytest
 
 from exokernel.abi.downcalls import Exo
 from exokernel.abi.flags import Event, Rights, Sharing
+from exokernel.abi.layout import SECTOR_SIZE
 from exokernel.machine.disk import Flushed, Written
 from libos.database import DatabaseError, Store
 from libos.database.file_storage import FileStorage, Sync
+from libos.database.format import CHANGE, RECORD_HEADER, pack_changes
 from libos.filesystems.ext3 import mkfs
 from libos.filesystems.ext3.filesystem import Ext3
 from libos.storage.volume import Volume
@@ -169,6 +171,41 @@ def test_of_a_group_of_transactions_a_prefix_is_there() -> None:
         counts = _check(history, machine, _raw_again, Bounds(pairs=20, subsets=40, seed=9), 3000 * MORE)
     print(counts)
     assert counts["distinct"] > 60
+
+
+def test_a_record_behind_a_torn_one_does_not_come_back_when_another_has_taken_the_torn_one_s_place() -> None:
+    """Of a group of two records of a sector each, only the second reaches the disk.  Neither counts; and after the next
+    transaction, whose number and size are the first one's, the second still does not count."""
+
+    class Tearing(Volume):
+        tears = False
+
+        async def begin_write(self, sector: int, count: int, frame: int, offset: int = 0, flags: int = 0) -> int:
+            if self.tears:
+                assert count == 2
+                return await super().begin_write(sector + 1, 1, frame, offset + SECTOR_SIZE, flags)
+            return await super().begin_write(sector, count, frame, offset, flags)
+
+    value = b"v" * (SECTOR_SIZE - RECORD_HEADER.size - CHANGE.size - 1)
+
+    async def main(volume: Volume) -> None:
+        tearing = Tearing(volume.exo, volume.start, volume.sectors)
+        store = await Store.create(tearing, log_pages=LOG_PAGES)
+        for key in (b"a", b"b"):
+            store.log.append(pack_changes([(key, value)]), 1)
+        tearing.tears = True
+        await store.log.write()
+        tearing.tears = False
+        await store.give_up()
+        store = await Store.open(tearing)
+        assert await contents(store) == {}
+        async with store.transaction() as transaction:
+            await transaction.put(b"c", value)
+        await store.give_up()
+        assert await contents(await Store.open(tearing)) == {b"c": value}
+
+    with DiskMachine(SECTORS) as machine:
+        machine.run(main)
 
 
 def test_a_power_cut_while_recovering_changes_nothing() -> None:

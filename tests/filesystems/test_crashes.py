@@ -28,6 +28,7 @@ from tests.filesystems.random_workloads import random_workload
 from tests.filesystems.stages import BASE, EPOCH, OnDisk, Session
 from tests.storage.kit import DiskMachine
 
+pytestmark = pytest.mark.timeout(7200)  # bounded by count; on a busy machine it takes its time
 CAPACITY = 256
 
 
@@ -274,7 +275,6 @@ def test_a_power_cut_during_recovery_is_recovered_from(machine: DiskMachine, cap
     assert judge.judged > 100
 
 
-@pytest.mark.timeout(7200)
 @pytest.mark.parametrize(("mode", "capacity"), [("ordered", 40), ("journal", CAPACITY)])
 def test_long_random_workloads_survive_power_cuts(
     machine: DiskMachine, mode: str, capacity: int, capsys: pytest.CaptureFixture[str]

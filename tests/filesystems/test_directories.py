@@ -379,6 +379,27 @@ def test_a_full_disk_refuses_a_name_and_everything_stays(features: str) -> None:
     assert number < 600
 
 
+@pytest.mark.parametrize(("features", "count", "blocks"), [("", 2000, 12 + 256 + 256), ("^dir_index", 850, 12 + 256)])
+def test_a_place_takes_as_many_blocks_as_it_was_announced_to(features: str, count: int, blocks: int) -> None:
+    async def main(files: FileSystem) -> tuple[int, set[int]]:
+        assert isinstance(files, Ext3)
+        names = await begin(files)
+        directory = await files._mounted.inodes.live(names.directory)
+        taken: set[int] = set()
+        for name in long_names(count, 255):
+            place = await files._directories.prepare(directory, name)
+            before = await files.usage()
+            await names.add(name)
+            taken.add(place.blocks)
+            assert before.free_blocks - (await files.usage()).free_blocks == place.blocks, name
+        return directory.size, taken
+
+    (size, taken), image = on_machine(empty(1024, features=features), main)
+    judges.assert_silent(image)
+    assert size > blocks << 10  # so many have been mapped by indirect blocks, and some by double indirect ones
+    assert taken >= ({0, 1, 2, 3} if features else {0, 1, 2})
+
+
 # An index that is of no use.
 
 
@@ -482,6 +503,26 @@ def test_entries_that_make_no_sense_are_an_error_and_nothing_is_changed() -> Non
 
         _, after = on_machine(harmed, main)
         assert after[block * 1024 : (block + 1) * 1024] == harmed[block * 1024 : (block + 1) * 1024]
+
+
+def test_a_directory_that_claims_metadata_for_its_contents_is_refused() -> None:
+    async def make(files: FileSystem) -> None:
+        await begin(files)
+
+    _, image = on_machine(empty(), make)
+    where, block = inode_of(image, "/d")
+    root = inode_of(image, "/")[0]
+    at = where + records.INODE_OFFSETS["block.0"]
+    assert image[at : at + 4] == struct.pack("<I", block)
+    for claimed in (root // 1024, 0, 1, 4096):
+
+        async def main(files: FileSystem) -> None:
+            directory = await files.lookup(files.root, b"d")
+            await refused(Errno.EIO, files.entries(directory))
+            await refused(Errno.EIO, files.create(directory, b"x", 0o644))
+            assert files.read_only
+
+        on_machine(with_bytes(image, at, struct.pack("<I", claimed)), main)
 
 
 def test_kinds_are_told_where_they_are_stored() -> None:

@@ -438,6 +438,11 @@ def test_fdatasync_of_what_was_written_over_needs_no_commit() -> None:
         await files.set_attributes(number, mode=0o644)
         await files.fdatasync(number)
         assert files.statistics.transactions == before + 2
+        await files.set_size(number, 100 * KIB)
+        await files.fdatasync(number)
+        await files.write(number, 50 * KIB, b"into a hole")
+        await files.fdatasync(number)
+        assert files.statistics.transactions == before + 4
 
     SMALL.run(main)
 

@@ -280,3 +280,54 @@ def test_geometry_tells_what_dumpe2fs_tells() -> None:
         assert geometry.reserved_descriptor_blocks == int(facts["Reserved GDT blocks"])
         with pytest.raises(CorruptFileSystem, match="has only"):
             decode(image[1024:2048], len(image) - 1)
+
+
+@pytest.mark.parametrize("entry", [0, 7])
+def test_a_wild_number_in_a_block_of_numbers_is_an_error(tmp_path: Path, entry: int) -> None:
+    (tmp_path / "f").write_bytes(b"x" * 20_000)
+    image = bytearray(judges.make_ext3(8 * MIB, source=tmp_path))
+    told = judges.debugfs(image, ["stat f"])
+    block = int(told.partition("(IND):")[2].partition(",")[0])
+    image[block * 1024 + 4 * entry : block * 1024 + 4 * entry + 4] = (0xFFFF_0000).to_bytes(4, "little")
+
+    async def main(session: Session) -> None:
+        number = await session.files.lookup(session.files.root, b"f")
+        assert await session.files.read(number, 5 * 1024, 10) == b"x" * 10
+        with pytest.raises(CorruptFileSystem, match="no file can have"):
+            await session.files.read(number, 12 * 1024, 10)
+
+    STAGE.but(judged=False).run(main, bytes(image))
+
+
+def test_a_file_system_that_was_given_up_does_not_claim_to_have_synced(tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"x" * 5000)
+    path = tmp_path / "image"
+    path.write_bytes(judges.make_ext3(8 * MIB, source=tmp_path))
+    judges.debugfs(path, ["sif f block[1] 40"], write=True)
+
+    async def main(session: Session) -> None:
+        files = session.files
+        number = await files.lookup(files.root, b"f")
+        with pytest.raises(CorruptFileSystem):
+            await files.set_size(number, 0)
+        for attempt in (files.sync(), files.fsync(number), files.fdatasync(number)):
+            with pytest.raises(FileSystemError) as refused:
+                await attempt
+            assert refused.value.errno is Errno.EIO
+
+    STAGE.but(judged=False).run(main, path.read_bytes())
+
+
+def test_sizes_that_no_file_can_have_are_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "image"
+    path.write_bytes(STAGE.image())
+    commands = ["write /dev/null f", "sif f size 0x7000000000000000", "mkdir d", "sif d size 0x40000000"]
+    judges.debugfs(path, commands, write=True)
+
+    async def main(session: Session) -> None:
+        for name in (b"f", b"d"):
+            number = await session.files.lookup(session.files.root, name)
+            with pytest.raises(CorruptFileSystem, match="none can have"):
+                await session.files.attributes(number)
+
+    STAGE.but(judged=False).run(main, path.read_bytes())

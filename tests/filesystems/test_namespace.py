@@ -351,7 +351,9 @@ def test_renaming_over_a_file_takes_its_name_away(stage: Stage) -> None:
         await watch.altered(files.root)
         await watch.changed(file)
         await watch.changed(over, links=-1)
+        free = (await files.usage()).free_inodes
         await files.rename(files.root, b"s", files.root, b"h")
+        assert (await files.usage()).free_inodes == free + 1
         await refused(Errno.ENOENT, files.attributes(over))
         names = await kinds(files, files.root)
         assert (names[b"g"], names[b"h"]) == (file, link)
@@ -489,6 +491,18 @@ def test_a_short_target_lies_in_the_inode_and_a_long_one_in_a_block() -> None:
     said = judges.debugfs(image, ["stat /l59", "stat /l60"])
     assert 'Fast link dest: "' + "t" * 59 + '"' in said
     assert judges.independent_tree(image)[b"/l60"].contents == b"t" * 60
+
+
+def test_others_read_the_numbers_of_our_devices() -> None:
+    async def main(files: FileSystem) -> None:
+        for device in (0x501, 0xFFFF, 0x10000, 0xFFFFF):
+            await files.create(files.root, b"%x" % device, 0o600, kind=Kind.BLOCK_DEVICE, device=device)
+
+    _, image = on_machine(DISK.image(), main)
+    judges.assert_silent(image)
+    said = judges.debugfs(image, ["stat /501", "stat /ffff", "stat /10000", "stat /fffff"])
+    numbers = [line.partition("minor number: ")[2].split()[0] for line in said.splitlines() if "minor number: " in line]
+    assert numbers == ["05:01", "255:255", "256:00", "4095:255"]
 
 
 def crashed(image: bytes, main: Callable[[Ext3], Coroutine[Any, Any, None]]) -> bytes:

@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from typing import Any
+from uuid import UUID
 
 import hypothesis.strategies as st
 import pytest
@@ -12,9 +13,13 @@ from exokernel.abi.errors import Error, Refused
 from exokernel.abi.flags import ANY, Begin, Event, Sharing, Subject
 from exokernel.abi.layout import ENVIRONMENT_TABLE, MAXIMUM_ENVIRONMENTS
 from exokernel.abi.pages import EnvironmentRow, PredicateTerm
+from exokernel.abi.partitions import DATA_TYPE, Partition, PartitionTable
 from exokernel.abi.traps import DownCallTrap, trap
 from exokernel.abi.upcalls import Upcall
 from exokernel.kernel import calls_memory, dispatch
+from exokernel.kernel.capabilities import Capability
+from exokernel.kernel.partitions import RecordedAccess
+from exokernel.kernel.sectors import Extent
 from tests.kernel.audit import audit
 from tests.machine_kit import Machine, examples, exo, machine
 
@@ -162,6 +167,16 @@ async def _io_error(w: World) -> None:
     request = await exo.read_sectors(w.sector, 1, w.strange)
     del frame.loans[lender, caller]
     await exo.block(Event.DISK, request)
+
+
+async def _unrecorded(w: World) -> None:
+    """A partition of a disk that has no place for access records."""
+    sectors = w.made.kernel.disk
+    partition = Partition(0, "one", 1000, 8, DATA_TYPE, UUID(int=1))
+    root = Capability(w.made.kernel.environments[w.made.kernel.first_environment].name, 15)
+    recorded = RecordedAccess(sectors, PartitionTable(UUID(int=2), 34, 2000, (partition,)), partition, root)
+    sectors.put(Extent(1000, 8, [w.made.kernel.environments[w.caller]], recorded=recorded))
+    await exo.set_access(Subject.EXTENT, 1000, 0, 0, 1)
 
 
 async def _until(w: World, va: int, compare: int, deadline: int = 1 << 40) -> None:
@@ -347,6 +362,7 @@ RECIPES: dict[tuple[str, Error], Callable[[World], Awaitable[Any]]] = {
     ("set_access", Error.DENIED): lambda w: exo.set_access(Subject.FRAME, w.strange, 0, 0, 1),
     ("set_access", Error.NO_SUCH_FRAME): lambda w: exo.set_access(Subject.FRAME, 1, 0, 0, 1),
     ("set_access", Error.BAD_SECTOR): lambda w: exo.set_access(Subject.EXTENT, 1, 0, 0, 1),
+    ("set_access", Error.NO_SECTORS): _unrecorded,
     ("set_access", Error.NO_SUCH_ENVIRONMENT): lambda w: exo.set_access(Subject.ENVIRONMENT, NONE, 1, 0, 1),
     ("alloc_sectors", Error.NO_SECTORS): lambda w: exo.alloc_sectors(10_000),
     ("alloc_sectors", Error.BAD_SECTOR): lambda w: exo.alloc_sectors(1, w.strange_sector),

@@ -89,14 +89,15 @@ def test_whatever_the_policy_a_library_has_its_own_order(plan: list[tuple[str, i
                 assert at[earlier] < at[number]
 
 
-def test_one_librarys_barrier_does_not_hold_another() -> None:
+@pytest.mark.parametrize("flags", [0, BARRIER, ORDERED])
+def test_one_librarys_barrier_does_not_hold_another(flags: int) -> None:
     policy = Whimsical(1)
 
     async def init() -> None:
         frame, sector = await exo.alloc_page(), await exo.alloc_sectors(16)
         guest = await made.guest(
-            f"exo read_sectors, {sector}, 8, {{data_frame}}, 0\n mov rsi, rax\n exo block, 0, rsi, {{FOREVER}}\n note rax\n"
-            " exit 1",
+            f"exo read_sectors, {sector}, 8, {{data_frame}}, 0, {int(flags)}\n mov rsi, rax\n"
+            " exo block, 0, rsi, {FOREVER}\n note rax\n exit 1",
             start=False,
         )
         await exo.share_sectors(sector, guest.number, Sharing.LOAN, 3)

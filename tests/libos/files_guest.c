@@ -61,11 +61,13 @@ static void files(const char *at) {
     static char buffer[100000], back[100000];
     for (size_t i = 0; i < sizeof buffer; i++)
         buffer[i] = (char)random_at(7, i);
-    long whole = os_open(in(at, "/whole"), OS_OPEN_WRITE | OS_OPEN_CREATE, 0600);
+    long whole = os_open(in(at, "/whole"), OS_OPEN_WRITE | OS_OPEN_CREATE, 0666);
+    show_status(where, 1);
     os_write_file(whole, buffer, sizeof buffer);
     os_close(whole);
     const char *large = os_map_file(where, NULL);
     show("large", large ? memcmp(large, buffer, sizeof buffer) : -1);
+    show("nothing of no name", os_map_file("", NULL) ? 1 : 0);
     show("open nothing", os_open(in(at, "/none"), OS_OPEN_READ, 0));
     long file = os_open(in(at, "/file"), OS_OPEN_BOTH | OS_OPEN_CREATE | OS_OPEN_EXCLUSIVE, 0640);
     show("open", file < 0 ? file : 0);

@@ -85,7 +85,7 @@ def test_a_node_copies_the_pages_it_writes_and_no_others(make: Make) -> None:
     assert [b - a for a, b in zip(faults[1], faults[2], strict=True)] == [40, 40]
 
 
-@pytest.mark.parametrize(("make", "frames"), [(native, 256), (over_python, 180)])
+@pytest.mark.parametrize(("make", "frames"), [(native, 251), (over_python, 180)])
 def test_a_tree_too_large_for_the_memory_is_told_so_and_every_node_ends(make: Make, frames: int) -> None:
     machine = Machine(frames=frames)
     ended = grow(make, machine, 3, 3)

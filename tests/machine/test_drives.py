@@ -197,6 +197,22 @@ def test_a_write_ends_in_the_cache_and_a_forced_one_on_the_platter() -> None:
     assert mean(bench, scattered(100, 2), write=True, forced=True) > 15
 
 
+def test_a_forced_write_leaves_nothing_of_its_sectors_in_the_cache() -> None:
+    bench = Bench(Rotating(SECTORS))
+    bench.move(True, 500_000)
+    bench.move(True, 500_000, forced=True)
+    assert bench.flush() == 2_200_000
+
+
+def test_another_head_is_not_ready_at_once() -> None:
+    """Sector 72 lies on the next track where the head has come to behind sector 7, which is too soon: another turn."""
+    bench = Bench(Rotating(SECTORS, RotatingFigures(overhead=0, bus_sector=0)))
+    bench.move(True, 0, forced=True)
+    assert TURN * 1.09 < bench.move(True, 72, forced=True) < TURN * 1.13
+    bench.move(True, 0, forced=True)
+    assert bench.move(True, 8, forced=True) < TURN * 0.12, "on the same track it goes on"
+
+
 def test_what_is_in_the_cache_is_read_without_the_arm() -> None:
     bench = Bench(Rotating(SECTORS))
     bench.move(True, 700_000)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exokernel.policy.disk import DISK_POLICIES
+from exokernel.policy.disk import DISK_POLICIES, DiskRequest
 from exokernel.policy.disk_deadline import BATCH, WRITES_STARVED, DiskDeadline
 from exokernel.policy.disk_shares import DiskShares
 from exokernel.policy.elevators import Elevator
@@ -54,6 +54,13 @@ def test_first_come_is_first_served(actions: list[Step]) -> None:
             machine.ask(*action)
         elif (served := machine.serve()) is not None:
             assert served.number == oldest
+
+
+def test_who_was_held_back_by_its_own_library_comes_before_those_made_later() -> None:
+    policy = DISK_POLICIES["fcfs"](SECTORS)
+    for number in (4, 2, 5, 1, 3):
+        policy.add(DiskRequest(number, 1, 0, 8, False, 0))
+    assert [choice.request for _ in range(5) if (choice := policy.next(0, 0))] == [1, 2, 3, 4, 5]
 
 
 @given(actions=steps)

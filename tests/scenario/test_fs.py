@@ -140,6 +140,25 @@ def test_after_a_power_cut_the_next_run_mounts_and_leaves_a_clean_image(image: P
     assert below(seen, b"/another")[b"/corpus"].contents == seen[b"/tree/corpus"].contents
 
 
+@pytest.mark.parametrize("libos", LIBRARIES)
+def test_what_a_program_has_open_at_its_end_is_closed_before_the_file_system_is_unmounted(
+    image: Path, tmp_path: Path, libos: str
+) -> None:
+    source = tmp_path / "leaves.c"
+    source.write_text("""
+        #include <libos.h>
+        int main(void) {
+            static char text[5000];
+            long file = os_open("/gone", OS_OPEN_WRITE | OS_OPEN_CREATE, 0600);
+            return os_write_file(file, text, sizeof text) == sizeof text && os_remove("/gone") == 0 ? 0 : 1;
+        }""")
+    before = judges.dumpe2fs(image)
+    results = run(image, ProgramSpec(str(source), libos))
+    assert results.programs[0].exit_status == 0
+    judges.assert_silent(image)
+    assert judges.dumpe2fs(image)["Free blocks"] == before["Free blocks"]
+
+
 @pytest.mark.parametrize("name", ["2", "work"])
 def test_a_partition_is_chosen_by_number_or_label(tree: Path, tmp_path: Path, name: str) -> None:
     disk, contents = tmp_path / "disk.img", judges.make_ext3(12 * MIB, source=tree.parent)

@@ -80,7 +80,8 @@ class Ext3(FileSystem):
         """Mount the ext3 (or ext2) on a volume.
 
         The cache has up to `capacity` frames, mapped from the address `base` on; `mode` is what is done about contents
-        (`ordered`, `writeback`, `journal`); `epoch` is the time, in seconds since 1970, at which the virtual clock was 0.
+        (`ordered`, `writeback`, `journal`); `epoch` is the time, in seconds since 1970, at which the virtual clock was 0;
+        0: when the file system was last written, so that the same run gives the same image.
         A journal that has to be recovered is recovered, also if it is mounted read-only, as Linux does.  Raises
         CorruptFileSystem, with a sentence, if there is none, it makes no sense, or it needs what this library does not
         know; and FileSystemError (EIO) if the disk fails.

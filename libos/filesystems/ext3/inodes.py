@@ -217,7 +217,8 @@ class Inodes:
     async def free(self, inode: Inode) -> None:
         """Give an inode back that has neither links nor blocks."""
         directory = inode.is_directory
-        inode.dtime = await self._time()
+        # A smaller one would be taken for the number of the next orphan.
+        inode.dtime = max(self._geometry.inodes, await self._time())
         inode.size = 0
         await self.put(inode)
         await self._allocation.free_inode(inode.number, directory)

@@ -12,7 +12,7 @@ Why a crash at any moment, with any part of what was not flushed missing, leads 
  2. A commit writes the ordered contents, the revoke blocks, descriptors and copies, and in an empty log the superblock
     that says where it begins, in any order; then it flushes; then it writes the commit block, forced.  So where there is
     a commit block, all that it vouches for is on the medium.  Without it recovery ends before this transaction, whatever
-    part of it is there: what lay there earlier has other sequence numbers, and no number is used twice.
+    part of it is there: what lay there earlier has smaller numbers, or was not committed either.
  3. From then on the cache may write the blocks in place, in any order, at any time: the log can do it again.
  4. A checkpoint first commits, so that no block is held; writes all blocks in place; flushes; and only then writes,
     forced, the superblock that says that the log is empty.  Only then is the log overwritten.

@@ -72,12 +72,14 @@ async def _assemble(cache: BlockCache, geometry: Geometry, mode: str, read_only:
 async def _parts(cache: BlockCache, geometry: Geometry, raw: bytes, journal: Transactions, epoch: int) -> Mounted:
     exo = cache.volume.exo
 
-    async def time() -> int:
-        return epoch + await exo.time() // CYCLES_PER_SECOND
-
     journal.before_commit.clear()
     deferred = Deferred(journal)
     superblock = LiveSuperblock(raw, geometry, deferred)
+    begun = epoch or superblock.get("wtime")
+
+    async def time() -> int:
+        return begun + await exo.time() // CYCLES_PER_SECOND
+
     allocation: Allocation = await load(cache, geometry, journal, deferred)
 
     async def count() -> None:
