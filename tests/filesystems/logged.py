@@ -25,6 +25,7 @@ BLOCKS = 160
 USED = range(1, 60)
 """Blocks that transactions use."""
 MAGIC = JOURNAL_MAGIC.to_bytes(4, "big")
+NOTHING = -1.0
 METADATA, CONTENTS = "metadata", "contents"
 
 
@@ -265,7 +266,7 @@ async def _found(cache: BlockCache, before: History) -> dict[int, bytes]:
 
 def image_after(image: bytes, record: Sequence[Written | Flushed], choose: random.Random, keep: float) -> bytes:
     """What may be on a medium that began as `image` when the power goes after a record: of a sector's versions since it was
-    last durable any, the latest with probability `keep`."""
+    last durable any, the latest with probability `keep`; with keep=NOTHING the durable one."""
     medium = bytearray(image)
     loose: dict[int, list[bytes]] = {}
     for one in record:
@@ -284,6 +285,7 @@ def image_after(image: bytes, record: Sequence[Written | Flushed], choose: rando
             else:
                 loose.setdefault(sector, [bytes(medium[place])]).append(data)
     for sector, versions in sorted(loose.items()):
-        version = versions[-1] if choose.random() < keep else choose.choice(versions)
+        some = versions[-1] if choose.random() < keep else choose.choice(versions)
+        version = versions[0] if keep == NOTHING else some
         medium[sector * SECTOR_SIZE : (sector + 1) * SECTOR_SIZE] = version
     return bytes(medium)

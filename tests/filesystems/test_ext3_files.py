@@ -381,6 +381,7 @@ def test_times_of_access_reach_the_disk_in_the_end() -> None:
         files = session.files
         number = await files.create(files.root, b"f", 0o600)
         await files.write(number, 0, b"contents")
+        await files.sync()
         await session.tick()
         await session.tick()
         await files.read(number, 0, 3)

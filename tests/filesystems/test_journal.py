@@ -30,6 +30,7 @@ from tests.filesystems.logged import (
     BLOCK,
     BLOCKS,
     MAGIC,
+    NOTHING,
     History,
     Model,
     Settings,
@@ -59,7 +60,7 @@ safe_settings = st.builds(
     version=st.sampled_from([1, 2]),
     sequence=st.sampled_from([1, 0xFFFF_FFF0]),
 )
-kept = st.sampled_from([0.0, 0.5, 0.9, 1.0])
+kept = st.sampled_from([NOTHING, 0.0, 0.5, 0.9, 1.0])
 
 
 def log_of(size: int = 40, **fields: int) -> Log:
@@ -104,7 +105,7 @@ def test_a_crash_at_every_prefix_with_nothing_or_half_or_everything_kept(mode: M
     chooser = random.Random(5)
     history = run(11, [chooser.choice(STEPS) for _ in range(40)], Settings(log=18, mode=mode))
     for length in range(len(history.record) + 1):
-        for keep in (0.0, 0.5, 1.0):
+        for keep in (NOTHING, 0.5, 1.0):
             image = image_after(history.image, history.record[:length], random.Random(length), keep)
             _, recovered = recover_image(image, history.journal)
             assert history.promises_kept(recovered, length), f"after {length} records, keeping {keep}"
@@ -117,7 +118,7 @@ def test_a_crash_at_every_point_of_recovery_leads_to_the_same_state(seed: int) -
     did, recovered, record = recovery_record(image, history.journal)
     assert did.replayed > 5
     for length in range(len(record) + 1):
-        for keep in (0.0, 0.5):
+        for keep in (NOTHING, 0.5):
             left = image_after(image, record[:length], random.Random(length), keep)
             _, again = recover_image(left, history.journal)
             assert all(get(again, block) == get(recovered, block) for block in range(60))
@@ -320,7 +321,7 @@ def test_contents_can_be_made_durable_without_a_commit() -> None:
         await journal.sync_contents()
         assert journal.committed == 0
 
-    image, _ = crashed(main, keep=0.0)
+    image, _ = crashed(main, keep=NOTHING)
     assert get(image, 9).startswith(b"contents")
     assert get(image, 8) == bytes(BLOCK)
 

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from libos.filesystems.ext3 import layout, records
+from libos.filesystems.ext3.inodes import Inode
 from libos.storage.formats import derive, offsets
 
 SIZES = {
@@ -74,6 +75,13 @@ def test_every_format_in_use_is_derived() -> None:
         ("XATTR_HEADER", layout.XattrHeader), ("XATTR_ENTRY", layout.XattrEntry),
     ):  # fmt: skip
         assert getattr(records, constant).format == derive(structure)[0].format
+
+
+@given(raw=st.binary(min_size=256, max_size=256))
+def test_an_inode_that_nobody_changed_is_stored_as_it_was(raw: bytes) -> None:
+    inode = Inode(12, bytearray(raw))
+    inode.decode()
+    assert inode.encode() == raw
 
 
 def test_what_has_no_fixed_format_is_refused() -> None:

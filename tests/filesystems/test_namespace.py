@@ -592,6 +592,32 @@ def test_a_full_disk_refuses_each_operation_and_nothing_has_changed() -> None:
     judges.assert_silent(image)
 
 
+def test_one_block_where_two_are_needed_is_left_alone() -> None:
+    async def main(files: FileSystem) -> None:
+        names = await begin(files)
+        await names.add_all(b"%03d" % number + b"n" * 252 for number in range(36))  # three to a block, twelve blocks
+        other = await files.make_directory(files.root, b"e", 0o755)
+        await files.make_directory(other, b"inner", 0o755)
+        filler = await files.create(files.root, b"filler", 0o644)
+        while (left := (await files.usage()).free_blocks) > 20:
+            await files.write(filler, (await files.attributes(filler)).size, bytes((left - 15) * 1024))
+        while (left := (await files.usage()).free_blocks) > 1:
+            await files.write(await files.create(files.root, b"%d" % left, 0o644), 0, b"c")
+        inode, directory, name = next(iter(names.links)), names.directory, b"x" * 255
+        before = await files.usage(), await files.attributes(directory), await files.entries(directory)
+        await refused(Errno.ENOSPC, files.link(inode, directory, name))
+        await refused(Errno.ENOSPC, files.create(directory, name, 0o644))
+        await refused(Errno.ENOSPC, files.make_directory(directory, name, 0o755))
+        await refused(Errno.ENOSPC, files.symlink(directory, name, b"t"))
+        await refused(Errno.ENOSPC, files.rename(other, b"inner", directory, name))
+        assert before == (await files.usage(), await files.attributes(directory), await files.entries(directory))
+        assert before[0].free_blocks == 1
+        assert before[1].size == 12 * 1024
+
+    _, image = on_machine(DISK.but(features="^dir_index").image(), main)
+    judges.assert_silent(image)
+
+
 def test_without_inodes_nothing_is_made_and_a_link_still_is() -> None:
     async def main(files: FileSystem) -> None:
         number = 0

@@ -18,6 +18,7 @@ from libos.filesystems.interface import Errno, FileSystem, FileSystemError, Kind
 from libos.filesystems.memory import MemoryFileSystem
 from libos.python_programs import LinkedExo
 from tests.apps.host import run_on_the_host
+from tests.libos.file_clients import Slow
 from tests.libos.machines import Machine, native
 from tests.libos.pythonic import HEADER, c_program, over_python, run_python
 
@@ -82,7 +83,7 @@ def test_threads_use_files_at_the_same_time(over: Any, tmp_path: Path) -> None:
     assert ended.evictions > 20
 
 
-def test_two_threads_that_do_nothing_but_write_get_what_they_wrote(over: Any, tmp_path: Path) -> None:
+def test_threads_that_take_turns_at_the_window_get_what_is_theirs(over: Any, tmp_path: Path) -> None:
     before = """
     static long threads[3], files[3];
     static long work(void *argument) {
@@ -91,7 +92,11 @@ def test_two_threads_that_do_nothing_but_write_get_what_they_wrote(over: Any, tm
         files[number] = file;
         char letter = (char)('a' + number);
         if (file < 0) return -2;
-        for (int round = 0; round < 40; round++) if (os_write_file(file, &letter, 1) != 1) return -3;
+        for (int round = 0; round < 40; round++) {
+            char back = 0;
+            if (os_write_file(file, &letter, 1) != 1 || os_seek(file, -1, OS_FROM_HERE) != round) return -3;
+            if (os_read_file(file, &back, 1) != 1 || back != letter) return -4;
+        }
         return number;
     }
     """
@@ -107,7 +112,13 @@ def test_two_threads_that_do_nothing_but_write_get_what_they_wrote(over: Any, tm
     return 0;"""
     source = tmp_path / "threads.c"
     source.write_text(f"{HEADER}{before}\nint main(void) {{{body}}}\n")
-    (ended,) = Machine(mount=memory, settings=Settings(cpus=3, window=100)).run([over(source)])
+    files = Slow()
+    files.cycles = 2_000
+
+    async def slow(exo: Exo) -> FileSystem:
+        return files
+
+    (ended,) = Machine(mount=slow, settings=Settings(cpus=3, window=100)).run([over(source)])
     assert (ended.status, ended.output) == (0, "")
 
 

@@ -108,14 +108,18 @@ def test_programs_of_both_kinds_and_in_python_share_the_file_system(tree: Path, 
     assert f"l0777 {11:9} /tree/link -> below/file1" in lines
 
 
-@pytest.mark.parametrize("memory", [1, 2])
-def test_in_a_small_memory_the_server_gives_frames_back(tree: Path, image: Path, memory: int) -> None:
-    walk = ("pagewalk", "--pattern", "loop", "--pages", "120", "--steps", "900", "--write", "100")
+@pytest.mark.parametrize(("memory", "pages"), [(1, 120), (2, 360)])
+@pytest.mark.parametrize("policy", ["largest", "proportional"])
+def test_in_a_small_memory_the_server_gives_frames_back(
+    tree: Path, image: Path, memory: int, pages: int, policy: str
+) -> None:
+    walk = ("pagewalk", "--pattern", "loop", "--pages", str(pages), "--steps", str(8 * pages), "--write", "100")
     results = run(
         image,
         ProgramSpec("copytree", "native+clock", ("/tree", "/copy")),
         ProgramSpec(walk[0], "native+clock", walk[1:]),
         memory=memory * MIB,
+        global_policy=policy,
     )
     assert [program.exit_status for program in results.programs] == [0, 0, 0]
     assert (results.programs[2].name, results.programs[2].taken) == ("files", 0)

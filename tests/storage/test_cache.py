@@ -430,6 +430,19 @@ def test_a_cache_full_of_held_blocks_says_so(machine: DiskMachine) -> None:
     machine.run(main)
 
 
+def test_a_held_block_that_is_freed_is_held_no_longer(machine: DiskMachine) -> None:
+    async def main(volume: Volume) -> None:
+        cache = BlockCache(volume, PAGE_SIZE, BASE, 3)
+        cache.hold(1)
+        await cache.write(1, b"freed")
+        cache.discard(1)
+        await cache.write(1, b"new")
+        await cache.write_back()
+        assert page(machine, 1).startswith(b"new")
+
+    machine.run(main)
+
+
 def test_a_block_outside_the_volume_is_refused(machine: DiskMachine) -> None:
     async def main(volume: Volume) -> None:
         cache = BlockCache(volume, PAGE_SIZE, BASE, 3)

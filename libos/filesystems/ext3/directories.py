@@ -153,10 +153,6 @@ class Directories:
         dots = [(DOT, directory.number, int(kind)), (DOTS, parent, int(kind))]
         await self._leaves.append(directory, dirblocks.packed(dots, self._size))
 
-    def forget(self, directory: Inode) -> None:
-        """A directory is about to be freed."""
-        self._leaves.forget(directory)
-
     # Changing.
 
     async def remove(self, directory: Inode, name: bytes) -> None:

@@ -81,8 +81,8 @@ def _legacy(name: bytes, signed: bool) -> int:
 
 
 def _words(name: bytes, start: int, form: struct.Struct, signed: bool) -> Sequence[int]:
-    """The words of a name from byte `start` on, as many as `form` has, the first byte of each on top; what the name does not
-    fill is padded with its remaining length, and so is a word that it fills in part, from above."""
+    """The words of a name from byte `start` on, as many as `form` has, the first byte of each on top; what the name does
+    not fill is padded with its remaining length, and so is a word that it fills in part, from above."""
     rest = len(name) - start
     piece = name[start : start + form.size]
     whole = len(piece) & -4

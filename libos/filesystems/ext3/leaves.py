@@ -126,7 +126,7 @@ class Leaves:
         return more + sum(self._mappers(logical) for logical in range(first, first + more))
 
     def forget(self, directory: Inode) -> None:
-        """A directory is a new one, or is no more."""
+        """A directory is a new one, whatever had its number before."""
         self._known.pop(directory.number, None)
 
     def _mappers(self, logical: int) -> int:

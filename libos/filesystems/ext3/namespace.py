@@ -176,8 +176,6 @@ class Namespace:
     async def _reclaim(self, it: Inode) -> None:
         """Free what has neither names nor users."""
         if not it.links and not it.users:
-            if it.is_directory:
-                self._directories.forget(it)
             await self._mounted.orphans.reclaim(it)
 
     # Renaming.
