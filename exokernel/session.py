@@ -227,12 +227,17 @@ class Session:
                 self._load_error = error
 
     async def _serve_files(self, exo: Exo, files: FileService, programs: list[Program]) -> list[Program]:
-        """Mount the file system; gives the programs that know who serves it."""
+        """Mount the file system; gives the programs that know who serves it.  They name backing for their pages: who waits
+        for the reply to a call hears no request for frames, and must lose nothing when they are taken meanwhile."""
         await files.begin(exo, self.kernel.first_environment, exo.create_environment)
         self._names[files.environment] = TITLE
         if self._timeline is not None:
             self._timeline.name(files.environment, TITLE)
-        return [replace(program, file_server=files.environment, file_pages=program.heap_pages) for program in programs]
+        number = files.environment
+        return [
+            replace(program, file_server=number, file_pages=program.heap_pages, register_backing=True)
+            for program in programs
+        ]
 
     async def _start_together(self, exo: Exo, init: Loader, waiting: list[tuple[_Loaded, Program]]) -> None:
         """Start all programs together if memory has room for all, else each when it is loaded, since only programs that

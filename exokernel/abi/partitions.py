@@ -203,7 +203,7 @@ def _header(read: Callable[[int, int], bytes], place: int, sectors: int) -> Any:
     count = -(-size // SECTOR_SIZE)
     if header.entry_size < ENTRY_SIZE or header.entry_size % 8 or not 0 < size <= _LARGEST_TABLE:
         raise PartitionError(f"{which} header has entries of no sensible size")
-    if not header.entries_at + count <= sectors or not header.first_usable <= header.last_usable + 1 <= sectors:
+    if not header.entries_at + count <= sectors or not 1 < header.first_usable <= header.last_usable + 1 < sectors:
         raise PartitionError(f"{which} header points beyond the disk")
     if crc32(read(header.entries_at, count)[:size]) != header.entries_checksum:
         raise PartitionError(f"{which} entries have a wrong checksum")

@@ -74,19 +74,22 @@ class SectorTable:
         return extent
 
     def allocate(self, environment: Environment, count: int, start: int) -> int:
-        """The first free run of `count` sectors, or the one from `start`.  Raises Refusal (NO_SECTORS, BAD_SECTOR)."""
-        limit, border = self.medium.sectors, self.medium.image_sectors
+        """The first free run of `count` sectors, or the one from `start`.  Raises Refusal (NO_SECTORS, BAD_SECTOR).
+
+        The last sectors of an image always belong to an extent, so no run reaches from it into the memory behind it.
+        """
+        limit = self.medium.sectors
         if start != ANY:
-            if start + count > limit or start < border < start + count:
+            if start + count > limit:
                 raise Refusal(Error.BAD_SECTOR)
             if any(s < start + count and start < s + self._extents[s].count for s in self._starts):
                 raise Refusal(Error.BAD_SECTOR)
         else:
             start = 0
-            for taken, size in sorted([(border, 0), *((s, self._extents[s].count) for s in self._starts)]):
+            for taken in self._starts:
                 if taken - start >= count:
                     break
-                start = max(start, taken + size)
+                start = max(start, taken + self._extents[taken].count)
             if start + count > limit:
                 raise Refusal(Error.NO_SECTORS)
         self.medium.erase(start, count)

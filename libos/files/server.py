@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from exokernel.abi.downcalls import Exo
-from exokernel.abi.flags import ANYONE, SELF, Event
+from exokernel.abi.errors import Refused
+from exokernel.abi.flags import ANY, ANYONE, SELF, Event
 from exokernel.abi.layout import OWN_PAGE
 from exokernel.abi.pages import OwnPage, offset_of
 from libos.files.calling import call_server
@@ -41,6 +42,18 @@ class Begun:
     contents: bytes
 
 
+class _Reserving(Exo):
+    """The down-calls of the server.  As many of its frames as may be are never asked for, nor taken: the blocks of a
+    transaction cannot be given back before it is committed, and a small cache may have few others."""
+
+    async def alloc_page(self, frame: int = ANY, env: int = SELF) -> int:
+        """A free frame, reserved if that is still possible."""
+        taken = await super().alloc_page(frame, env)
+        with suppress(Refused):
+            await self.reserve_page(taken)
+        return taken
+
+
 class FileServer:
     """The library OS of the environment that serves what `mount` gives.  `creator` is the number of the environment that
     may end it; `files` are put there first.  `run` is what the environment's own context does."""
@@ -48,7 +61,7 @@ class FileServer:
     def __init__(self, creator: int, mount: Callable[[Exo], Awaitable[FileSystem]], files: tuple[Begun, ...] = ()) -> None:
         self.failure = ""
         """In words, if it could not be mounted or begun."""
-        self._exo = Exo()
+        self._exo = _Reserving()
         self._creator = creator
         self._mount = mount
         self._begun = files

@@ -79,13 +79,6 @@ def seen(top: Path) -> dict[str, tuple[object, ...]]:
     return found
 
 
-@pytest.mark.parametrize("group", [[], ["fs"], ["disk"], ["demo"]])
-def test_help_has_a_whole_line_for_every_command(group: list[str]) -> None:
-    lines = exo_process(*group, "--help").out.partition("Commands:\n")[2].splitlines()
-    assert lines
-    assert [line for line in lines if not line.endswith(".") or line.endswith("...") or line.startswith("   ")] == []
-
-
 # Making.
 
 

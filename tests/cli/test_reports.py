@@ -26,17 +26,21 @@ REPLAY_KEYS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("words", [[], ["demo"]])
-def test_help_has_an_untruncated_line_for_every_command(words: list[str]) -> None:
-    ended = exo_process(*words, "--help", COLUMNS="80")
+COMMANDS = {
+    "": ["run", "list", "build", "downcalls", "replay", "bench", "demo", "fs", "disk"],
+    "demo": ["paging", "convoy", "registers", "shares", "mix", "database"],
+    "fs": ["mkfs", "info", "ls", "cat", "put", "get", "mkdir", "rm", "mv", "ln", "stat", "tree"],
+    "disk": ["new", "info"],
+}
+
+
+@pytest.mark.parametrize("group", COMMANDS)
+def test_help_has_an_untruncated_line_for_every_command(group: str) -> None:
+    ended = exo_process(*group.split(), "--help", COLUMNS="80")
     assert ended.status == 0
     lines = ended.out.split("Commands:\n")[1].splitlines()
     names = [line.split()[0] for line in lines]
-    assert names == (
-        ["paging", "convoy", "registers", "shares", "mix"]
-        if words
-        else ["run", "list", "build", "downcalls", "replay", "bench", "demo"]
-    )
+    assert names == COMMANDS[group]
     for line in lines:
         assert len(line) <= 80
         assert line.endswith(".")
@@ -75,6 +79,9 @@ def test_list_as_json_has_the_same() -> None:
     assert set(groups) == {
         "programs", "library OSes", "thread schedulers of library OSes in Python", "global memory policies",
         "global CPU policies", "replacement policies for `exo replay`",
+        "disk models",
+        "file systems",
+        "global disk policies",
     }  # fmt: skip
     text = exo("list").out
     for names in groups.values():

@@ -195,6 +195,16 @@ async def _first_of(made: Machine, name: str) -> int:
     return partition.start
 
 
+def test_a_header_in_the_wrong_place_is_no_header(image: Path) -> None:
+    """Its checksum is right, but it is the backup's."""
+    data = bytearray(image.read_bytes())
+    data[512:1024] = data[-512:]
+    image.write_bytes(data)
+    table = read_table(image)
+    assert table is not None
+    assert table.from_backup
+
+
 def test_a_table_damaged_in_both_places_is_refused_with_a_sentence(image: Path) -> None:
     damage(image, 512 + 40, SIZE - 512 + 40)
     sentence = r"The partition table of .*disk is damaged \(the primary .*; the backup .*\); repair"
@@ -250,7 +260,8 @@ def _with_header(**fields: int) -> bytes:
     "fields",
     [
         {"entries": 0}, {"entries": 1 << 30}, {"entry_size": 64}, {"entry_size": 129}, {"entries_at": 1 << 60},
-        {"last_usable": 1 << 40}, {"first_usable": SECTORS}, {"first_usable": 5000}, {"last_usable": 4096},
+        {"last_usable": 1 << 40}, {"last_usable": SECTORS - 1}, {"first_usable": 1},
+        {"first_usable": SECTORS}, {"first_usable": 5000}, {"last_usable": 4096},
     ],
 )  # fmt: skip
 def test_a_table_that_lies_with_right_checksums_is_refused(tmp_path: Path, fields: dict[str, int]) -> None:
