@@ -4,6 +4,7 @@
  * may page-fault, also on a page of a mapped file, which has a page of the window to itself; a handler that the program
  * has given to os_on_fault must not use files, though.
  */
+#include "bytes.h"
 #include "library.h"
 #include <files.h>
 
@@ -11,18 +12,6 @@
 #define PATH_MAXIMUM 4095
 
 static struct os_mutex turn;
-
-static void copy(void *to, const void *from, size_t size) {
-    uint64_t words = size / 8, rest = size % 8;
-    __asm__ volatile("rep movsq\n\tmov %3, %%rcx\n\trep movsb"
-                     : "+D"(to), "+S"(from), "+c"(words)
-                     : "r"(rest)
-                     : "memory");
-}
-
-static size_t least(size_t a, size_t b) {
-    return a < b ? a : b;
-}
 
 /* Takes the window, and makes it if need be; gives 0, or an error without having taken it. */
 static int begin(void) {

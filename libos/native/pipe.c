@@ -10,6 +10,7 @@
  * maker gives its place away.  Nothing a member may write into the page makes another one touch more than the ring.
  * (Engler, Kaashoek and O'Toole, SOSP 1995, section 7.1, have such a pipe in their library OS.)
  */
+#include "bytes.h"
 #include "library.h"
 
 #define MEMBERS 4
@@ -102,18 +103,6 @@ static int wait_for_other(volatile struct ring *ring, volatile uint64_t *word, u
         cpu_block_until(terms, count, EXO_FOREVER);
     *yielded = !*yielded;
     return 1;
-}
-
-static void copy(void *to, const void *from, size_t size) {
-    uint64_t words = size / 8, rest = size % 8;
-    __asm__ volatile("rep movsq\n\tmov %3, %%rcx\n\trep movsb"
-                     : "+D"(to), "+S"(from), "+c"(words)
-                     : "r"(rest)
-                     : "memory");
-}
-
-static size_t least(size_t a, size_t b) {
-    return a < b ? a : b;
 }
 
 long os_pipe(void) {
