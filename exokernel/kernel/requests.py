@@ -1,7 +1,7 @@
 """Disk requests: who may make which, in what order they may begin, and what becomes of them.
 
 A request moves one to eight sectors between the disk and one frame.  Rights are checked when it is made, before the disk
-sees it, and the frame is not given to anybody else until it has ended.  The disk serves one at a time.  Which is next is
+sees it, and again before data moves; the frame is not given to anybody else until it has ended.  The disk serves one at a time.  Which is next is
 the global disk policy's choice, among those whose own library lets them begin: a request waits there for those its
 environment made before it, as far as barriers, ordering or a flush say so, and for what the kernel itself writes onto its
 sectors."""
@@ -218,12 +218,17 @@ class DiskRequests(SectorTable):
             kernel.count_event(environment, Event.DISK, request.number, status)
 
     def _may_move(self, request: Request, frame: Frame) -> bool:
-        """Whether the frame is still the requester's to use, or still nobody else's.  The disk is as slow as it likes, and
-        a loan that has ended since must not read or write what the lender keeps there now."""
-        if request.kernel or frame.lost or request.environment in frame.holders:
+        """Whether sectors and frame are still the requester's to use, or still nobody else's.  The disk is as slow as it
+        likes, and a loan that has ended since must not read or write what the lender keeps there now."""
+        environment, extent = request.environment, request.extent
+        assert extent is not None
+        if (extent.holders or extent.recorded is not None) and environment not in extent.holders:
+            if not self.rights(environment, extent) & (WRITE if request.write else READ):
+                return False
+        if request.kernel or frame.lost or environment in frame.holders:
             return True
-        living = request.environment.state is not State.DEAD
-        return living and bool(self._kernel.frames.rights(request.environment, frame) & (READ if request.write else WRITE))
+        living = environment.state is not State.DEAD
+        return living and bool(self._kernel.frames.rights(environment, frame) & (READ if request.write else WRITE))
 
     def _move(self, request: Request, frame: Frame) -> None:
         if request.write:

@@ -207,6 +207,66 @@ def test_a_write_in_flight_does_not_store_what_the_lender_keeps_there_since(end:
     assert sectors == b"D" * PAGE_SIZE
 
 
+def _sectors_lost(write: bool, end: str) -> tuple[bytes, bytes]:
+    """A borrower begins a transfer with lent sectors, loses its right to them, and the lender goes on using them: the
+    borrower's page afterwards, and the sectors."""
+    found: list[bytes] = []
+    with machine() as made:
+
+        async def init() -> None:
+            sector = await exo.alloc_sectors(8)
+            call = "write_sectors" if write else "read_sectors"
+            guest = await made.guest(
+                f"exo {call}, {sector}, 8, {{data_frame}}, 0\n mov rbx, rax\n"
+                " exo block, {Event_WOKEN}, 0, {FOREVER}\n exo block, {Event_DISK}, rbx, {FOREVER}\n note rax\n"
+                " exo block, {Event_WOKEN}, 1, {FOREVER}\n exit 1",
+                start=False,
+            )
+            await made.fill(guest.frames[0x50_0000], b"B" * PAGE_SIZE)
+            if end == "access":
+                await exo.forge_capability(0, 7, 15, 4)
+                await exo.set_access(1, sector, 0, 4, READ_WRITE)
+                await exo.give_capability(guest.number, 4, 15, 5)
+            else:
+                await exo.share_sectors(sector, guest.number, Sharing.HOLD if end == "hold" else Sharing.LOAN, READ_WRITE)
+            await exo.start(guest.number, 0x40_0000, 0x70_1000, 0)
+            while not made.kernel.disk.busy:
+                await exo.yield_()
+            if end == "unshare":
+                await exo.unshare_sectors(sector, guest.number)
+            elif end == "change":
+                await exo.share_sectors(sector, guest.number, Sharing.LOAN, 1 if write else 2)
+            elif end == "access":
+                await exo.set_access(1, sector, 0, 4, 0)
+            else:
+                await exo.destroy(guest.number)
+            made.disk.write(sector, b"S" * PAGE_SIZE)
+            await exo.block(3, 0, await exo.time() + 1_000_000)
+            found.append(made.disk.read(sector, 8))
+            if end not in ("destroy", "hold"):
+                await exo.wake(guest.number)
+                await exo.block(3, 0, await exo.time() + 100_000)
+                assert made.notes(guest, 1)[0] == (1 << 64) - int(Error.IO_ERROR)
+                found.insert(0, made.page(guest.frames[0x50_0000]))
+                await exo.wake(guest.number)
+                assert await made.end_of(guest) == 1
+
+        made.run(init)
+    return found[0], found[-1]
+
+
+@pytest.mark.parametrize("end", ["unshare", "change", "access"])
+def test_a_read_in_flight_does_not_show_what_is_on_sectors_that_are_no_longer_lent(end: str) -> None:
+    page, _ = _sectors_lost(False, end)
+    assert page == b"B" * PAGE_SIZE
+
+
+@pytest.mark.parametrize("end", ["unshare", "change", "access", "destroy", "hold"])
+def test_a_write_in_flight_does_not_land_on_sectors_that_are_no_longer_lent(end: str) -> None:
+    _, sectors = _sectors_lost(True, end)
+    assert sectors == b"S" * PAGE_SIZE
+
+
 def test_sectors_are_erased_before_anybody_else_gets_them() -> None:
     result = attack(
         BEGIN + "mov rbx, {FREE}\n exo create_mapping, rbx, r12, 3, 0\n mov rax, -1\n mov [rbx], rax\n"
