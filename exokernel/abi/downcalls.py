@@ -622,7 +622,8 @@ class Exo:
         """Write entry `index` (0 to 3) of an access list: whoever has a capability whose name is a prefix of the name in
         `slot` has `permissions` on the frame, extent or environment `number`.  No permissions: the entry is emptied.  Entry
         0 of an environment is its own name for good, so that its creator keeps control.  A partition's list is recorded
-        on the disk when the call returns; NO_SECTORS if the disk has no place for it."""
+        on the disk when the call returns, and cannot have the name of an environment, which the next start gives to
+        another; NO_SECTORS if the disk has no place for it."""
         ...
 
     @downcall(0x50, "disk", "the first sector", "none", Error.NO_SECTORS, Error.BAD_SECTOR)

@@ -8,7 +8,8 @@ who may use a partition, which are ours.
     last 33 sectors          the entries again, and in the very last one the backup header
 
 A header has a checksum of itself and one of the entries.  If the primary is damaged the backup stands for it; if both are,
-the table cannot be used.  Access records fill a partition of a type of its own that only the kernel writes: four for each
+the table cannot be used.  There is a backup only where the first two sectors say that there is a table: the last sectors
+of an image without one may be a file's, and what stands in it is for anybody to choose.  Access records fill a partition of a type of its own that only the kernel writes: four for each
 entry of the table, a sector each, so that a record is written whole or not at all.  Names in them are relative to the first
 environment's, which is the root of all names.
 """
@@ -169,6 +170,8 @@ def parse(read: Callable[[int, int], bytes], sectors: int) -> PartitionTable | N
     """
     if sectors < 2 * TABLE_SECTORS + 1:
         return None
+    if not read(1, 1).startswith(b"EFI PART") and not _is_protective(read(0, 1)):
+        return None
     problems = []
     for place in (1, sectors - 1):
         try:
@@ -177,9 +180,7 @@ def parse(read: Callable[[int, int], bytes], sectors: int) -> PartitionTable | N
             problems.append(str(error))
             continue
         return _table(header, read, place != 1)
-    if any(read(place, 1).startswith(b"EFI PART") for place in (1, sectors - 1)) or _is_protective(read(0, 1)):
-        raise PartitionError(f"is damaged ({problems[0]}; {problems[1]})")
-    return None
+    raise PartitionError(f"is damaged ({problems[0]}; {problems[1]})")
 
 
 def _is_protective(sector: bytes) -> bool:
@@ -205,6 +206,8 @@ def _header(read: Callable[[int, int], bytes], place: int, sectors: int) -> Any:
         raise PartitionError(f"{which} header has entries of no sensible size")
     if not header.entries_at + count <= sectors or not 1 < header.first_usable <= header.last_usable + 1 < sectors:
         raise PartitionError(f"{which} header points beyond the disk")
+    if header.entries_at <= header.last_usable and header.first_usable < header.entries_at + count:
+        raise PartitionError(f"{which} entries lie where anybody's sectors may be")
     if crc32(read(header.entries_at, count)[:size]) != header.entries_checksum:
         raise PartitionError(f"{which} entries have a wrong checksum")
     return header

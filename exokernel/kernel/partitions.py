@@ -10,7 +10,7 @@ from exokernel.abi import partitions as format
 from exokernel.abi.errors import Error
 from exokernel.abi.flags import Rights
 from exokernel.abi.partitions import Partition, PartitionTable
-from exokernel.kernel.capabilities import ACCESS_ENTRIES, EVERY_RIGHT, Capability
+from exokernel.kernel.capabilities import ACCESS_ENTRIES, COMPONENT_MAXIMUM, EVERY_RIGHT, Capability, Name
 from exokernel.kernel.environment import Environment
 from exokernel.kernel.refusal import Refusal
 from exokernel.kernel.sectors import Extent, SectorTable
@@ -27,19 +27,26 @@ class RecordedAccess:
     def _read(self, index: int) -> Capability | None:
         sector = format.access_sector(self._table, self._partition, index)
         record = None if sector is None else format.parse_access(self._medium.read(sector, 1), self._partition, index)
-        return None if record is None else Capability(self._root + record[1], record[0] & EVERY_RIGHT)
+        if record is None or not _lasts(record[1]):
+            return None
+        return Capability(self._root + record[1], record[0] & EVERY_RIGHT)
 
     def set(self, index: int, entry: Capability | None) -> None:
-        """Change an entry, durably.  Refused if the disk has no place for it."""
+        """Change an entry, durably.  Refused if the disk has no place for it, and for the name of an environment."""
         sector = format.access_sector(self._table, self._partition, index)
         if sector is None:
             raise Refusal(Error.NO_SECTORS)
         name = entry.name[len(self._root) :] if entry is not None else ()
-        if len(name) > format.COMPONENTS or any(component >> 32 for component in name):
+        if len(name) > format.COMPONENTS or not _lasts(name):
             raise Refusal(Error.BAD_ARGUMENT)
         permissions = entry.permissions if entry is not None else 0
         self._medium.write(sector, format.build_access(self._partition, index, permissions, name))
         self.entries[index] = entry
+
+
+def _lasts(name: Name) -> bool:
+    """Whether a name means the same after the next start; an environment's then is another's."""
+    return all(component <= COMPONENT_MAXIMUM for component in name)
 
 
 def mount(sectors: SectorTable, first: Environment) -> None:

@@ -98,17 +98,24 @@ class SectorTable:
 
     def rights(self, environment: Environment, extent: Extent) -> int:
         """What an environment may do with an extent."""
-        allowed = EVERY_RIGHT if environment in extent.holders else extent.everybody
+        allowed = self._own_rights(environment, extent)
+        for (lender, borrower), granted in extent.loans.items():
+            if borrower is environment and self._own_rights(lender, extent) & CONTROL:
+                allowed |= granted
+        return allowed & extent.allowed
+
+    def _own_rights(self, environment: Environment, extent: Extent) -> int:
+        """What it may do with an extent but for loans, and whatever is the most anybody may."""
+        if environment in extent.holders:
+            return EVERY_RIGHT
+        allowed = extent.everybody
         if extent.recorded is not None:
             allowed |= rights(environment.ring, extent.recorded.entries)
         for entries in extent.access.values():
             allowed |= rights(environment.ring, entries)
-        for (_, borrower), granted in extent.loans.items():
-            if borrower is environment:
-                allowed |= granted
-        if allowed != EVERY_RIGHT and any(rights(environment.ring, holder.access) & CONTROL for holder in extent.holders):
-            allowed = EVERY_RIGHT
-        return allowed & extent.allowed
+        if any(rights(environment.ring, holder.access) & CONTROL for holder in extent.holders):
+            return EVERY_RIGHT
+        return allowed
 
     def set_access(self, environment: Environment, extent: Extent, index: int, entry: Capability | None) -> None:
         """Write an entry of the access list that `environment` may write: a partition's, its own, or the first holder's.
@@ -122,7 +129,8 @@ class SectorTable:
         extent.access.setdefault(holder, [None] * ACCESS_ENTRIES)[index] = entry
 
     def lend(self, environment: Environment, extent: Extent, borrower: Environment, granted: int) -> None:
-        """Lend an extent until the lender ends it, lets go or dies: what one holds, or of a partition what one controls."""
+        """Lend an extent until the lender ends it, lets go, dies, or of a partition controls it no longer: what one holds, or
+        of a partition what one controls."""
         if environment not in extent.holders and extent.recorded is None:
             raise Refusal(Error.DENIED)
         extent.loans[environment, borrower] = granted
@@ -136,7 +144,6 @@ class SectorTable:
         for pair in [pair for pair in extent.loans if pair[0] is environment]:
             del extent.loans[pair]
         if not extent.holders:
-            extent.loans.clear()
             self._recycle(extent)
 
     def _recycle(self, extent: Extent) -> None:

@@ -26,7 +26,6 @@ WINDOWS: Final = 0x2000_0000
 _WINDOW_SPACE: Final = 16 * PAGE_SIZE
 _ROW: Final[int] = EnvironmentRow.sizeof()
 _LIVING: Final = (1, 2)
-_NUMBER_MASK: Final = 0xFFFF_FFFF
 _HOLDERS_MASK: Final = 0xFF | FRAME_TABLE_FLAG >> FRAME_HOLDERS_SHIFT
 _READ_WRITE: Final = int(Rights.READ | Rights.WRITE)
 
@@ -133,7 +132,7 @@ class Clients:
         """Whether an environment lives, started or not, and the number of its parent."""
         words = await self._exo.read(ENVIRONMENT_TABLE + number % MAXIMUM_ENVIRONMENTS * _ROW, 12)
         there, state, parent = (int.from_bytes(words[place : place + 4], "little") for place in (0, 4, 8))
-        return there == number & _NUMBER_MASK and state in _LIVING, parent
+        return there == number and state in _LIVING, parent
 
     # Windows.
 

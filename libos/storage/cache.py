@@ -203,8 +203,13 @@ class BlockCache:
         return given
 
     async def close(self) -> None:
-        """Write back what is not held, and give every frame back."""
-        await self.write_back()
+        """Write back what is not held, and give every frame back, also if the disk fails."""
+        try:
+            await self.write_back()
+        finally:
+            await self._give_all()
+
+    async def _give_all(self) -> None:
         while self._slots or self._pool.spare:
             while self._pool.spare:
                 await self._pool.give(self._pool.spare.pop())

@@ -266,6 +266,32 @@ def test_a_full_disk_takes_what_fits_and_then_refuses(mode: str) -> None:
     SMALL.but(mode=mode).run(main)
 
 
+@pytest.mark.parametrize(("there", "first", "count", "free"), [(12, 8, 8, 4), (0, 65_803, 2, 6), (0, 131_339, 2, 6)])
+def test_with_a_few_blocks_left_a_write_that_needs_blocks_of_numbers_too_is_cut_short(
+    there: int, first: int, count: int, free: int
+) -> None:
+    async def main(session: Session) -> None:
+        files = session.files
+        edge = await files.create(files.root, b"edge", 0o600)
+        await files.write(edge, 0, contents(there * KIB))
+        for number in range(free):
+            await files.write(await files.create(files.root, b"%d" % number, 0o600), 0, b"x")
+        filling = await files.create(files.root, b"filling", 0o600)
+        usage = await files.usage()
+        await files.write(filling, 0, bytes(usage.free_blocks * KIB))
+        assert (await files.usage()).free_blocks == 0
+        for number in range(free):
+            await files.unlink(files.root, b"%d" % number)
+        await files.sync()
+        assert (await files.usage()).free_blocks == free
+        data = contents(count * KIB, 1)
+        took = await files.write(edge, first * KIB, data)
+        assert 0 < took < len(data)
+        assert await files.read(edge, first * KIB, len(data)) == data[:took]
+
+    SMALL.run(main)
+
+
 def test_a_file_written_in_order_lies_in_one_piece() -> None:
     async def main(session: Session) -> None:
         files = session.files
@@ -415,6 +441,26 @@ def test_fsync_of_what_has_not_changed_commits_nothing() -> None:
         assert files.statistics.transactions == before + 2
 
     SMALL.run(main)
+
+
+@pytest.mark.parametrize("datasync", [False, True])
+def test_fsync_in_writeback_mode_stores_what_a_commit_for_room_has_left_behind(datasync: bool) -> None:
+    async def main(session: Session) -> None:
+        files = session.files
+        assert isinstance(files, Ext3)
+        number = await files.create(files.root, b"f", 0o600)
+        await files.write(number, 0, contents(4 * KIB))
+        await files._mounted.journal.commit_for_room()
+        await (files.fdatasync(number) if datasync else files.fsync(number))
+        before = files.statistics.transactions
+        await files.fsync(number)
+        assert files.statistics.transactions == before
+        places = await _blocks(files, number)
+        for place in places:
+            files._mounted.cache.discard(place)
+        assert await files.read(number, 0, 4 * KIB) == contents(4 * KIB)
+
+    SMALL.but(mode="writeback").run(main)
 
 
 def test_fdatasync_of_what_was_written_over_needs_no_commit() -> None:

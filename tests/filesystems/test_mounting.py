@@ -10,6 +10,7 @@ from exokernel.abi.layout import OWN_PAGE, SECTOR_SIZE
 from exokernel.abi.pages import OwnPage, offset_of
 from libos.filesystems.ext3.filesystem import Ext3
 from libos.filesystems.ext3.geometry import decode
+from libos.filesystems.ext3.journal import Journal
 from libos.filesystems.ext3.layout import Incompatible, ReadOnlyCompatible, State, Superblock
 from libos.filesystems.ext3.records import SUPERBLOCK_OFFSETS
 from libos.filesystems.interface import CorruptFileSystem, Errno, FileSystemError
@@ -17,6 +18,7 @@ from libos.storage.volume import Volume
 from tests.filesystems import judges
 from tests.filesystems.stages import BASE, EPOCH, OnDisk, Session
 from tests.filesystems.test_mkfs import made
+from tests.storage.contexts import Failing
 from tests.storage.kit import DiskMachine
 
 T = TypeVar("T")
@@ -154,6 +156,14 @@ def test_a_group_descriptor_that_leads_outside_its_group_is_refused(at: int, sen
         mounted(bytes(image))
 
 
+@pytest.mark.parametrize(("at", "other"), [(4, 0), (0, 8), (4, 8)])
+def test_a_group_descriptor_with_two_things_in_one_place_is_refused(at: int, other: int) -> None:
+    image = bytearray(STAGE.image())
+    image[2048 + at : 2048 + at + 4] = image[2048 + other : 2048 + other + 4]
+    with pytest.raises(CorruptFileSystem, match="in one place"):
+        mounted(bytes(image))
+
+
 def test_an_ext2_is_mounted_and_is_not_clean_until_it_is_unmounted() -> None:
     image = made(8 * MIB, journal_blocks=0)
 
@@ -211,6 +221,76 @@ def test_frames_are_given_back() -> None:
         assert await volume.exo.read(held_at, 8) == before
 
     on_volume(STAGE.image(), main)
+
+
+def test_frames_are_given_back_also_if_the_unmounting_fails() -> None:
+    held_at = OWN_PAGE + offset_of(OwnPage, "held")
+
+    async def main(volume: Volume) -> None:
+        before = await volume.exo.read(held_at, 8)
+        exo = Failing(0)
+        exo.sector = None
+        files = await Ext3.mount(Volume(exo, 0, volume.sectors), base=BASE, epoch=EPOCH)
+        await files.write(await files.create(files.root, b"f", 0o600), 0, b"x")
+        journal = files._mounted.journal
+        assert isinstance(journal, Journal)
+        exo.sector = journal._log.places[journal._head] * 2
+        with pytest.raises(FileSystemError) as refused:
+            await files.unmount()
+        assert refused.value.errno is Errno.EIO
+        assert files.read_only
+        assert await volume.exo.read(held_at, 8) == before
+
+    image = on_volume(STAGE.image(), main)[1]
+    assert superblock_of(image).state & State.ERRORS
+
+
+def test_a_file_cannot_have_blocks_of_the_journal(tmp_path: Path) -> None:
+    path = tmp_path / "image"
+    (tmp_path / "f").write_bytes(b"x" * 5000)
+    path.write_bytes(judges.make_ext3(8 * MIB, source=tmp_path))
+    place = int(judges.debugfs(path, ["bmap <8> 20"]).split()[-1])
+    judges.debugfs(path, [f"sif f block[1] {place}"], write=True)
+
+    async def main(session: Session) -> None:
+        number = await session.files.lookup(session.files.root, b"f")
+        with pytest.raises(CorruptFileSystem, match="no file can have"):
+            await session.files.write(number, 1024, b"y")
+
+    STAGE.but(judged=False).run(main, path.read_bytes())
+
+
+@pytest.mark.parametrize("change", ["write", "unlink a child"])
+def test_counts_of_an_inode_that_cannot_be_are_an_error(tmp_path: Path, change: str) -> None:
+    path = tmp_path / "image"
+    path.write_bytes(STAGE.image())
+    commands = ["write /dev/null f", "sif f blocks 0xFFFFFFFF", "mkdir d", "mkdir d/e", "sif d links_count 2"]
+    judges.debugfs(path, commands, write=True)
+
+    async def main(session: Session) -> None:
+        files = session.files
+        with pytest.raises(CorruptFileSystem, match="cannot be"):
+            if change == "write":
+                await files.write(await files.lookup(files.root, b"f"), 0, b"x")
+            else:
+                await files.remove_directory(await files.lookup(files.root, b"d"), b"e")
+        assert files.read_only
+
+    STAGE.but(judged=False).run(main, path.read_bytes())
+
+
+def test_a_file_whose_end_lies_in_metadata_is_not_cut_off_there(tmp_path: Path) -> None:
+    path = tmp_path / "image"
+    (tmp_path / "f").write_bytes(b"x" * 5000)
+    path.write_bytes(judges.make_ext3(8 * MIB, source=tmp_path))
+    judges.debugfs(path, ["sif f block[1] 1"], write=True)
+
+    async def main(session: Session) -> None:
+        number = await session.files.lookup(session.files.root, b"f")
+        with pytest.raises(CorruptFileSystem, match="no file can have"):
+            await session.files.set_size(number, 1500)
+
+    STAGE.but(judged=False, mode="journal").run(main, path.read_bytes())
 
 
 @pytest.mark.parametrize("pointer", [3, 40, 200, 8192, 0xFFFF_FFFF])

@@ -481,7 +481,7 @@ def test_only_who_controls_a_partition_writes_its_list(image: Path) -> None:
     async def init(made: Machine) -> list[int]:
         answers = []
         for permissions in (0, READ | WRITE, CONTROL):
-            guest = await made.guest(f"exo set_access, {Subject.EXTENT}, {one}, 1, 0, 15\n note rax\n exit 1", start=False)
+            guest = await made.guest(f"exo set_access, {Subject.EXTENT}, {one}, 1, 3, 15\n note rax\n exit 1", start=False)
             await exo.forge_capability(0, 7, 15, 4)
             await exo.give_capability(guest.number, 4, 15, 3)
             await exo.set_access(Subject.EXTENT, one, 0, 4, permissions)

@@ -312,6 +312,19 @@ def test_nobody_gives_files_to_a_stranger() -> None:
     assert world.results[world.run(main)] == -Errno.EPERM
 
 
+def test_a_child_has_one_name_and_takes_one_place() -> None:
+    """A number beyond 32 bits names nobody, though its lower half names a child."""
+    world = World()
+
+    async def main(exo: Exo, client: Raw) -> list[int]:
+        await with_file(client)
+        child = await exo.create_environment()
+        answers = [await client.call(Operation.INHERIT, child + (alias << 32)) for alias in (1, 2, 1 << 31)]
+        return [*answers, await client.call(Operation.INHERIT, child)]
+
+    assert world.run(main) == [-Errno.EPERM] * 3 + [0]
+
+
 async def _users(world: World, path: bytes) -> int:
     files: Any = world.files
     return int(files._inodes[(await Tree(files).stat(path)).inode].users)

@@ -97,7 +97,7 @@ class Allocation:
             ):  # fmt: skip
                 if first < block + count and block < first + length:
                     return True
-        return False
+        return any([first < block + count and block < first + length for first, length in self.journal])
 
     # Blocks.
 
@@ -299,7 +299,8 @@ class Allocation:
 
 
 async def load(cache: BlockCache, geometry: Geometry, journal: Transactions, deferred: Deferred) -> Allocation:
-    """Read the group descriptors.  Raises CorruptFileSystem if one names a block outside its group, or counts too much."""
+    """Read the group descriptors.  Raises CorruptFileSystem if one names a block outside its group, or one block twice, or
+    counts too much."""
     table = await cache.read_run(geometry.superblock_block + 1, geometry.descriptor_blocks)
     groups = []
     for index in range(geometry.groups):
@@ -315,6 +316,9 @@ async def load(cache: BlockCache, geometry: Geometry, journal: Transactions, def
                 raise CorruptFileSystem(
                     f"The descriptor of group {index} puts its metadata at block {block}, outside the group."
                 )
+        places = range(group.inode_table, group.inode_table + geometry.inode_table_blocks)
+        if group.block_bitmap == group.inode_bitmap or group.block_bitmap in places or group.inode_bitmap in places:
+            raise CorruptFileSystem(f"The descriptor of group {index} puts bitmaps and the inode table in one place.")
         if group.free_blocks > geometry.group_blocks(index) or group.free_inodes > geometry.inodes_per_group:
             raise CorruptFileSystem(f"The descriptor of group {index} counts more free blocks or inodes than there are.")
         groups.append(group)

@@ -19,6 +19,7 @@ from libos.storage.cache import BlockCache
 
 _KEPT: Final = 512
 """How many blocks of numbers stay decoded when nothing in them has changed."""
+_MOST_SECTORS: Final = 0xFFFF_FFFF
 _CODE: Final = "I" if array("I").itemsize == 4 else "L"
 _SWAPPED: Final = sys.byteorder != "little"
 
@@ -195,7 +196,11 @@ class BlockMaps:
 
     def most_new(self, logical: int, count: int) -> int:
         """The most blocks that it can take to fill the file's blocks `logical` to `logical + count`."""
-        return count + 2 * (count // self._pointers + 2) if logical + count > DIRECT_BLOCKS else count
+        return count + self.most_numbers(logical, count)
+
+    def most_numbers(self, logical: int, count: int) -> int:
+        """How many of those are blocks of numbers: those that list the blocks, those that list these, and one on top."""
+        return 2 * (count // self._pointers + 2) + 1 if logical + count > DIRECT_BLOCKS else 0
 
     async def ensure_runs(self, inode: Inode, logical: int, count: int) -> list[Run]:
         """As `ensure` for `count` blocks of the file, in order."""
@@ -225,7 +230,7 @@ class BlockMaps:
                 for position in range(length):
                     table[at + position] = first + position
                 changed = True
-                inode.sectors += length * self._geometry.sectors_per_block
+                self._count(inode, length)
                 inode.last_logical, inode.last_block = logical + at - index + length - 1, first + length - 1
                 self._extend(runs, first, length, True)
                 at += length
@@ -234,6 +239,12 @@ class BlockMaps:
             logical += step
             count -= step
         return runs
+
+    def _count(self, inode: Inode, blocks: int) -> None:
+        """An inode has so many blocks more."""
+        inode.sectors += blocks * self._geometry.sectors_per_block
+        if inode.sectors > _MOST_SECTORS:
+            raise CorruptFileSystem(f"The blocks of inode {inode.number} cannot be as many as it says.")
 
     def _extend(self, runs: list[Run], block: int, count: int, fresh: bool) -> None:
         if runs:
@@ -275,7 +286,7 @@ class BlockMaps:
                 above[index] = block
                 if isinstance(above, array):
                     await self._change(above_block, above)
-                inode.sectors += self._geometry.sectors_per_block
+                self._count(inode, 1)
                 inode.last_logical, inode.last_block = logical - 1, block
             above, above_block = table, block
         return above, way[-1], above_block
@@ -294,7 +305,7 @@ class BlockMaps:
         old = table[index]
         new = await self._allocation.block(old)
         await self._free(inode, old, 1, Budget(1, 1), numbers=False)
-        inode.sectors += self._geometry.sectors_per_block
+        self._count(inode, 1)
         table[index] = new
         if isinstance(table, array):
             await self._change(block, table)

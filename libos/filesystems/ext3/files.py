@@ -122,7 +122,7 @@ class Files:
             return count
         while count:
             holes = sum(run.count for run in await maps.runs(inode, first, count) if not run.block)
-            needed = maps.most_new(first, holes) if holes else 0
+            needed = holes + maps.most_numbers(first, count) if holes else 0
             if needed <= allocation.free_blocks:
                 await allocation.reserve(needed)
                 return count
@@ -208,4 +208,5 @@ class Files:
             copy = await mounted.maps.replace(inode, logical)
             await mounted.journal.data(copy, contents[:kept], fresh=True)
         else:
+            block, _ = await mounted.maps.ensure(inode, logical)
             await mounted.journal.data(block, bytes(self._size - kept), kept)

@@ -319,11 +319,11 @@ class Ext3(FileSystem):
         async with self._looking():
             found = await self._mounted.inodes.live(inode)
         wanted = found.changed_in
-        if wanted <= self._mounted.journal.committed:
+        if wanted <= self._mounted.journal.stored:
             return
         async with self._changing():
             # Whoever held the lock meanwhile may have committed for others too (group commit).
-            if wanted > self._mounted.journal.committed:
+            if wanted > self._mounted.journal.stored:
                 await self._mounted.journal.commit()
             found.overwritten.clear()
 
@@ -332,7 +332,7 @@ class Ext3(FileSystem):
             return
         async with self._looking():
             found = await self._mounted.inodes.live(inode)
-        if found.needed_in > self._mounted.journal.committed:
+        if found.needed_in > self._mounted.journal.stored:
             await self.fsync(inode)
         elif found.overwritten:
             async with self._changing():

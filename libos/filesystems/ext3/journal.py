@@ -68,6 +68,8 @@ class Journal:
         """The number of the running transaction."""
         self.committed = 0
         """The number of the last transaction that is durable."""
+        self.stored = 0
+        """The number of the last one that is durable with all contents of files written up to its end."""
         self.limit = max(_SMALLEST // 4, min(log.size // 4, cache.capacity // 2))
         """The most metadata blocks that operations may announce for one transaction."""
         self._cache = cache
@@ -207,6 +209,8 @@ class Journal:
         for hook in self.before_commit:
             await hook()
         if not (self._blocks or self._revoked or self._freed or (contents and self._contents)):
+            if not self._contents:
+                self.stored = self.committed
             return
         try:
             if contents:
@@ -226,6 +230,8 @@ class Journal:
         self._revoked.clear()
         self._freed.clear()
         self.committed = self.transaction
+        if not self._contents:
+            self.stored = self.committed
         self.transaction += 1
 
     async def _empty(self) -> None:

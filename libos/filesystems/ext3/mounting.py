@@ -12,9 +12,9 @@ from libos.filesystems.ext3.orphans import Orphans
 from libos.filesystems.ext3.superblock import LiveSuperblock
 from libos.filesystems.ext3.transactions import Deferred, Transactions
 from libos.filesystems.ext3.xattrs import Attributes
-from libos.filesystems.interface import CorruptFileSystem
+from libos.filesystems.interface import CorruptFileSystem, FileSystemError
 from libos.storage.cache import BlockCache
-from libos.storage.volume import Volume
+from libos.storage.volume import Volume, VolumeError
 
 CYCLES_PER_SECOND = 1_000_000_000
 
@@ -121,16 +121,27 @@ def _runs(blocks: list[int]) -> list[tuple[int, int]]:
 async def unmount(mounted: Mounted) -> None:
     """All is on the medium and marked so; then the frames are given back.  A file system that was given up is marked as one
     to be checked instead; the journal goes on from there when it is mounted again."""
-    cache, superblock, allocation = mounted.cache, mounted.superblock, mounted.allocation
-    if not mounted.read_only:
-        await mounted.orphans.process()
-        await mounted.journal.checkpoint()
-        superblock.record(allocation.free_blocks, allocation.free_inodes)
-        superblock.end(await mounted.time(), mounted.geometry.has_journal)
-        await superblock.write(cache)
-    await cache.close()
-    if mounted.given_up:
-        await _mark_errors(mounted)
+    try:
+        if not mounted.read_only:
+            await _finish(mounted)
+    except (VolumeError, FileSystemError):
+        mounted.give_up()
+        raise
+    finally:
+        try:
+            await mounted.cache.close()
+        finally:
+            if mounted.given_up:
+                await _mark_errors(mounted)
+
+
+async def _finish(mounted: Mounted) -> None:
+    superblock, allocation = mounted.superblock, mounted.allocation
+    await mounted.orphans.process()
+    await mounted.journal.checkpoint()
+    superblock.record(allocation.free_blocks, allocation.free_inodes)
+    superblock.end(await mounted.time(), mounted.geometry.has_journal)
+    await superblock.write(mounted.cache)
 
 
 async def _mark_errors(mounted: Mounted) -> None:

@@ -34,6 +34,8 @@ _OLD_DEVICES: Final = 1 << 16
 _DEVICE_MAXIMUM: Final = 1 << 20
 _POINTERS: Final = Struct(f"<{BLOCK_POINTERS}I")
 _LINK_MODE: Final = 0o777
+_LINKS_OF_ITS_OWN: Final = 2
+"""A directory's name and its `.`; each directory in it has a `..` more."""
 
 _REMOVING: Final = 12
 """The most metadata blocks that taking one name away changes: a block of names, the two inodes, those before and behind in
@@ -164,7 +166,7 @@ class Namespace:
         parent."""
         if it.is_directory:
             it.links = 0
-            parent.links -= 1
+            _leaves_parent(parent)
         else:
             it.links -= 1
         it.ctime = now
@@ -213,7 +215,7 @@ class Namespace:
             await self._directories.remove(source, name)
             if moves:
                 await self._directories.set_parent(it, target.number)
-                source.links -= 1
+                _leaves_parent(source)
                 target.links += 1
             it.ctime = now
             await self._inodes.put(it)
@@ -271,3 +273,10 @@ class Namespace:
         """The entries of a directory are other ones since `now`."""
         directory.mtime = directory.ctime = now
         await self._inodes.put(directory)
+
+
+def _leaves_parent(parent: Inode) -> None:
+    """A directory has one directory less in it.  Raises CorruptFileSystem if none was counted."""
+    if parent.links <= _LINKS_OF_ITS_OWN:
+        raise CorruptFileSystem(f"The links of directory {parent.number} cannot be {parent.links}: there is a directory in it.")
+    parent.links -= 1

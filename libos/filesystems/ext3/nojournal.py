@@ -25,6 +25,11 @@ class NoJournal:
         """Nothing has to be made room for."""
         yield
 
+    @property
+    def stored(self) -> int:
+        """Contents are written whenever metadata is."""
+        return self.committed
+
     def room(self) -> int:
         """As many metadata blocks as the cache has; a large operation is divided so that others have a turn."""
         return self._cache.capacity

@@ -33,6 +33,10 @@ class Transactions(Protocol):
     def committed(self) -> int:
         """The number of the last transaction that is durable."""
 
+    @property
+    def stored(self) -> int:
+        """The number of the last transaction that is durable with all contents of files written up to its end."""
+
     def operation(self, credits: int) -> AbstractAsyncContextManager[None]:
         """Room in one transaction for changes of up to `credits` metadata blocks."""
 
