@@ -26,6 +26,8 @@ PAGE_SIZE: Final = 4096
 PAGE_SHIFT: Final = 12
 SECTOR_SIZE: Final = 512
 SECTORS_PER_PAGE: Final = PAGE_SIZE // SECTOR_SIZE
+CYCLES_PER_SECOND: Final = 1_000_000_000
+"""A round figure: one cycle is one nanosecond."""
 
 USER_BEGIN: Final = 0x1000
 USER_END: Final = 0x7F00_0000_0000

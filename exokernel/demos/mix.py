@@ -24,6 +24,7 @@ from statistics import mean
 from rich.console import Console
 from rich.table import Table
 
+from exokernel.abi.layout import CYCLES_PER_SECOND
 from exokernel.demos.paging import text
 from exokernel.results import ProgramResult, Results
 from exokernel.scenario import ProgramSpec, Scenario, ScenarioError
@@ -33,7 +34,6 @@ MEMORY = 3584 << 10
 ALONE = 16 << 20
 DEFAULT = "native+clock"
 HEAP = 2 << 20
-CYCLES_PER_SECOND = 1e9
 WORDS = 15_000
 HARDLY = 0.02
 """A difference of so small a part is none worth a word."""

@@ -7,9 +7,6 @@ experiment follows.
 
 from typing import Final
 
-CYCLES_PER_SECOND: Final = 1_000_000_000
-"""A round figure: one cycle is one nanosecond."""
-
 KERNEL_CROSSING: Final = 150
 """`syscall` and the way back: Soares and Stumm, FlexSC, OSDI 2010, section 2.1, measured about 150 on Nehalem."""
 

@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from exokernel.abi.downcalls import TABLE
-from exokernel.abi.layout import MAXIMUM_CONTEXTS
+from exokernel.abi.layout import CYCLES_PER_SECOND, MAXIMUM_CONTEXTS
 from exokernel.abi.upcalls import Upcall
 from exokernel.kernel import exposed
 from exokernel.kernel.environment import Context, Environment
 from exokernel.kernel.kernel import Kernel
 from exokernel.machine.context import MachineContext, Register, Trap
-from exokernel.machine.costs import CYCLES_PER_SECOND
 from exokernel.observe.output import Output
 
 CYCLES_PER_MICROSECOND = CYCLES_PER_SECOND // 1_000_000

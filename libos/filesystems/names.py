@@ -1,11 +1,10 @@
-"""File systems by name: what `--fs NAME` chooses from."""
+"""File systems by name: what `--fs NAME` chooses from.  What takes time to import is imported when it is mounted."""
 
 from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from libos.filesystems.ext3.filesystem import Ext3
-from libos.filesystems.ext3.mounting import CYCLES_PER_SECOND
+from exokernel.abi.layout import CYCLES_PER_SECOND
 from libos.filesystems.interface import FileSystem
 from libos.filesystems.memory import MemoryFileSystem
 from libos.storage.volume import Volume
@@ -30,6 +29,8 @@ class Kind:
 
 
 async def _ext3(volume: Volume, *, base: int, read_only: bool = False, epoch: int = 0) -> FileSystem:
+    from libos.filesystems.ext3.filesystem import Ext3
+
     return await Ext3.mount(volume, base=base, read_only=read_only, epoch=epoch)
 
 

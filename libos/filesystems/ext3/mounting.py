@@ -1,5 +1,6 @@
 """Mounting and unmounting: the order in which the parts of a file system can be trusted."""
 
+from exokernel.abi.layout import CYCLES_PER_SECOND
 from libos.filesystems.ext3.allocation import Allocation, load
 from libos.filesystems.ext3.blockmap import BlockMaps
 from libos.filesystems.ext3.geometry import Geometry, decode
@@ -15,8 +16,6 @@ from libos.filesystems.ext3.xattrs import Attributes
 from libos.filesystems.interface import CorruptFileSystem, FileSystemError
 from libos.storage.cache import BlockCache
 from libos.storage.volume import Volume, VolumeError
-
-CYCLES_PER_SECOND = 1_000_000_000
 
 
 async def mount(volume: Volume, *, base: int, capacity: int, mode: str, read_only: bool, epoch: int) -> Mounted:
