@@ -36,11 +36,11 @@ def _found(name: str) -> str | None:
     return shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"]))
 
 
-def tool(name: str) -> str:
+def tool(name: str, package: str = "e2fsprogs") -> str:
     """The path of a host's tool; skips the test when it is missing, or fails if judges are required."""
     path = _found(name)
     if path is None:
-        sentence = f"{name} is missing: install e2fsprogs."
+        sentence = f"{name} is missing: install {package}."
         if os.environ.get("EXO_REQUIRE_JUDGES"):
             pytest.fail(sentence)
         pytest.skip(sentence)

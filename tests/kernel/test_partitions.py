@@ -1,9 +1,7 @@
 """Partitions: the table as the specification has it, the extents the kernel makes of it, and access lists that last."""
 
 import io
-import os
 import random
-import shutil
 import struct
 import subprocess
 from collections.abc import Awaitable, Callable
@@ -23,6 +21,7 @@ from exokernel.abi.layout import PAGE_SIZE, SECTOR_SIZE
 from exokernel.abi.partitions import PartitionError
 from exokernel.machine.disk import Disk, DiskError
 from exokernel.partitioning import create_image, plan, read_table
+from tests.filesystems import judges
 from tests.kernel.audit import audit
 from tests.machine_kit import Machine, examples, exo, machine
 
@@ -111,12 +110,9 @@ def test_an_independent_reader_finds_the_same_partitions(image: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("tool", ["sfdisk", "sgdisk"])
-def test_ordinary_tools_verify_the_table(image: Path, tool: str) -> None:
-    path = shutil.which(tool, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
-    if path is None:
-        pytest.skip(f"{tool} is not installed")
-    done = subprocess.run([path, "--verify", str(image)], capture_output=True, text=True, check=False)
+@pytest.mark.parametrize(("tool", "package"), [("sfdisk", "fdisk"), ("sgdisk", "gdisk")])
+def test_ordinary_tools_verify_the_table(image: Path, tool: str, package: str) -> None:
+    done = subprocess.run([judges.tool(tool, package), "--verify", str(image)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "No errors" in done.stdout or "No problems" in done.stdout
 
