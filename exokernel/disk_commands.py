@@ -13,7 +13,7 @@ disk = typer.Typer(help="Make disk images with partitions, and show what they ha
 
 @disk.command()
 def new(
-    image: Annotated[Path, typer.Argument(help="The image file to make.")],
+    image: Annotated[Path, typer.Argument(help="The image file to make.", metavar="IMAGE")],
     size: Annotated[str, typer.Option(help="Its size, such as 128M.")],
     partition: Annotated[
         list[str] | None, typer.Option(help="A partition as LABEL:SIZE, repeatable; the last one may leave out :SIZE.")
@@ -47,7 +47,7 @@ def _partition(text: str) -> tuple[str, int]:
 
 
 @disk.command()
-def info(image: Annotated[Path, typer.Argument(help="The image file.")], as_json: AsJson = False) -> None:
+def info(image: Annotated[Path, typer.Argument(help="The image file.", metavar="IMAGE")], as_json: AsJson = False) -> None:
     """Show the partitions of a disk image, and who may use them."""
     from exokernel.images import ImageError, described
 
@@ -66,8 +66,9 @@ def _show(image: Path, found: dict[str, Any]) -> None:
     from exokernel.observe.report import partition_table
 
     partitions = found["partitions"]
+    words = "partition" if len(partitions) == 1 else "partitions"
     typer.echo(f"{image}: {found['bytes']:,} bytes, {found['bytes'] // 512:,} sectors, " + (
-        f"{len(partitions)} partitions, disk {found['disk']}" if found["disk"] else "no partition table"
+        f"{len(partitions)} {words}, disk {found['disk']}" if found["disk"] else "no partition table"
     ))  # fmt: skip
     if found["damaged"]:
         typer.echo("The table at the beginning is damaged; this is the backup at the end.")

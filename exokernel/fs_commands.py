@@ -1,6 +1,7 @@
 """`exo fs`: files in the ext3 of an image, by the library OS on the kernel; nothing here looks into an image itself."""
 
 import os
+import shlex
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ Image = Annotated[
     typer.Argument(help="An image file, or a partition of one: disk.img:2, disk.img:root.", metavar="IMAGE"),
 ]
 PathIn = Annotated[str, typer.Argument(help="A path in the image.", metavar="PATH")]
-PathsIn = Annotated[list[str], typer.Argument(help="Paths in the image.", metavar="PATH...")]
+PathsIn = Annotated[list[str], typer.Argument(help="Paths in the image.", metavar="PATH")]
 Recursive = Annotated[bool, typer.Option("-r", "--recursive", help="Directories, with all that is in them.")]
 
 
@@ -44,13 +45,23 @@ def _answers(place: "Place") -> Iterator[None]:
         except (ImageError, ImageFileError, HostFileError) as error:
             fail(error)
         except CorruptFileSystem as error:
-            fail(f"{place}: {error.what} To see what else is wrong: e2fsck -fn {place.image}")
+            fail(f"{place}: {error.what} To see what else is wrong: {_fsck(place)}")
         except FileSystemError as error:
             fail(f"{place}: {error}.")
         except (VolumeError, EnvironmentEnded) as error:
             fail(f"{place}: {error}")
         except Interrupted:
-            fail("Interrupted; nothing half done was left.", 130)
+            fail("Interrupted; every file is there whole or not at all.", 130)
+
+
+def _fsck(place: "Place") -> str:
+    """The command that examines the file system at a place."""
+    from exokernel.abi.layout import SECTOR_SIZE
+    from exokernel.images import extent_of
+
+    extent = extent_of(place)
+    words = f"{place.image}?offset={extent[0] * SECTOR_SIZE}" if extent else str(place.image)
+    return f"e2fsck -fn {shlex.quote(words)}"
 
 
 def _on(image: str, work: "Callable[[ImageFiles], Awaitable[T]]", write: bool = False) -> T:
@@ -221,8 +232,8 @@ def rm(image: Image, paths: PathsIn, recursive: Recursive = False) -> None:
 @fs.command()
 def mv(
     image: Image,
-    old: Annotated[str, typer.Argument(help="A path in the image.")],
-    new: Annotated[str, typer.Argument(help="Its new path, or the directory it goes to.")],
+    old: Annotated[str, typer.Argument(help="A path in the image.", metavar="OLD")],
+    new: Annotated[str, typer.Argument(help="Its new path, or the directory it goes to.", metavar="NEW")],
 ) -> None:
     """Give a file or directory another name or place."""
     _on(image, lambda files: files.move(old, new), write=True)
@@ -231,8 +242,8 @@ def mv(
 @fs.command()
 def ln(
     image: Image,
-    target: Annotated[str, typer.Argument(help="A path in the image; with -s anything.")],
-    path: Annotated[str, typer.Argument(help="The new name, or the directory it goes to.")],
+    target: Annotated[str, typer.Argument(help="A path in the image; with -s anything.", metavar="TARGET")],
+    path: Annotated[str, typer.Argument(help="The new name, or the directory it goes to.", metavar="PATH")],
     symbolic: Annotated[bool, typer.Option("-s", "--symbolic", help="A symbolic link.")] = False,
 ) -> None:
     """Give a file one more name, or make a symbolic link."""
@@ -264,10 +275,14 @@ async def _extended(files: "ImageFiles", path: str) -> dict[str, str]:
 @fs.command()
 def tree(image: Image, path: PathIn = "/", as_json: AsJson = False) -> None:
     """Show a directory and everything below it as a tree."""
+    from exokernel.image_files import ImageFileError
     from exokernel.observe.files import nested, tree_lines
+    from libos.filesystems.interface import Kind
 
     async def work(files: "ImageFiles") -> Any:
         top = await files.look(path, follow=True)
+        if top.attributes.kind is not Kind.DIRECTORY:
+            raise ImageFileError(f"{path} in {files.name} is no directory; see: exo fs stat {files.name} {path}")
         steps = [step async for step in files.walk(top.attributes.inode)]
         return nested(top, steps)
 

@@ -21,8 +21,10 @@ from libos.filesystems.interface import KIND_OF_FORMAT, Attributes, Errno, FileS
 from libos.filesystems.paths import Place
 
 STANDARD_INPUT: Final = "-"
-_EARLIEST, _LATEST = -(1 << 31), (1 << 31) - 1
-"""The times that every inode of ext3 has room for, in seconds since 1970."""
+_EARLIEST, _LATEST = 0, (1 << 31) - 1
+"""The times that every inode of ext3 has room for and that file systems here take, in seconds since 1970."""
+_LAST_MAJOR, _LAST_MINOR = 0xFFF, 0xFF
+"""The devices that `FileSystem.create` takes."""
 _ZEROS: Final = bytes(1 << 14)
 """The least that becomes a hole of a host file."""
 PATIENCE: Final = 0.2
@@ -152,10 +154,14 @@ class Put:
         if kind is Kind.SYMLINK:
             target = os.fsencode(os.readlink(source))
             return await self._files.symlink(place.directory, place.name, target, status.st_uid, status.st_gid)
-        device = os.major(status.st_rdev) << 8 | os.minor(status.st_rdev)
+        major, minor = os.major(status.st_rdev), os.minor(status.st_rdev)
+        if major > _LAST_MAJOR or minor > _LAST_MINOR:
+            raise HostFileError(
+                f"{source} on this computer: no image here keeps a device with the numbers {major}, {minor}."
+            )
         mode = stat.S_IMODE(status.st_mode)
         return await self._files.create(
-            place.directory, place.name, mode, status.st_uid, status.st_gid, kind, device
+            place.directory, place.name, mode, status.st_uid, status.st_gid, kind, major << 8 | minor
         )  # fmt: skip
 
     def _replaceable(self, place: Place, path: str) -> None:
@@ -247,6 +253,8 @@ class Get:
     async def get(self, path: str, target: str, recursive: bool) -> None:
         """Get the file at `path`, or with `recursive` a directory and all below it, as the host's `target`, or into the
         directory that is there.  Raises HostFileError, ImageFileError."""
+        if target == STANDARD_INPUT:
+            raise HostFileError(f"- is no file of this computer; to see {path}: exo fs cat {self._image.name} {path}")
         it = await self._image.find(path)
         if it.kind is Kind.DIRECTORY and not recursive:
             raise ImageFileError(f"{path} in {self._image.name} is a directory; get it and all in it with: exo fs get -r")
@@ -255,6 +263,8 @@ class Get:
             target = os.path.join(target, name)
         if it.kind is Kind.DIRECTORY:
             await self._tree(it, Path(target), path)
+        elif target.endswith("/") and not os.path.isdir(target):
+            raise HostFileError(f"There is no directory {target} on this computer; make it with: mkdir {target}")
         else:
             await self._one(it, b"", Path(os.path.realpath(target)), path)
 

@@ -150,7 +150,20 @@ class ImageFiles:
                     return f"There is no {wrong} in {self.name}; did you mean {here}/{near[0]}?"
                 return f"There is no {wrong} in {self.name}; see: exo fs ls {self.name} {here or '/'}"
             here = f"{here}/{part}"
+            leads = await self._leads_nowhere(here)
+            if leads:
+                return f"{here} in {self.name} is a symbolic link to {leads}, which is not there."
         return f"There is no {path or repr(path)} in {self.name}."
+
+    async def _leads_nowhere(self, path: str) -> str:
+        """Where a symbolic link leads at the end of which there is nothing; nothing for anything else."""
+        it = await self.tree.lstat(path)
+        try:
+            await self.tree.stat(path)
+        except FileSystemError as error:
+            if error.errno is Errno.ENOENT and it.kind is Kind.SYMLINK:
+                return os.fsdecode(await self.files.read_link(it.inode))
+        return ""
 
     async def listed(self, entry: Entry) -> Listed:
         """All that is known of an entry."""
@@ -203,7 +216,10 @@ class ImageFiles:
         return sorted(found, key=lambda one: one.name, reverse=True)
 
     async def contents(self, path: str, inode: int) -> AsyncIterator[bytes]:
-        """The bytes of a file, a piece at a time."""
+        """The bytes of a file, a piece at a time.  Raises ImageFileError for what has none."""
+        kind = (await self.files.attributes(inode)).kind
+        if kind not in (Kind.FILE, Kind.DIRECTORY):
+            raise ImageFileError(f"{path} in {self.name} is a {kind_in_words(kind)}, which has no contents.")
         offset = 0
         while True:
             self.check()
@@ -252,16 +268,27 @@ class ImageFiles:
     async def move(self, old: str, new: str) -> None:
         """Give another name, or into a directory under the same name.  Replaces a file, and no directory with something
         in it."""
-        await self.find(old, follow=False)
+        it = await self.find(old, follow=False)
         new = await self.inside(new, old.rstrip("/").rpartition("/")[2])
+        above = (await self.place(new)).directory
+        if it.kind is Kind.DIRECTORY and await self._lies_in(above, it.inode):
+            raise ImageFileError(f"{old} in {self.name} cannot go into itself, to {new}.")
         with self.about(f"{old} to {new}"):
             await self.tree.rename(old, new)
+
+    async def _lies_in(self, directory: int, other: int) -> bool:
+        """Whether a directory is another one or below it."""
+        while directory not in (other, self.files.root):
+            directory = await self.files.lookup(directory, b"..")
+        return directory == other
 
     async def link(self, target: str, path: str, symbolic: bool) -> None:
         """One more name for a file, or a symbolic link to `target` as it is written."""
         path = await self.inside(path, target.rstrip("/").rpartition("/")[2])
         if not symbolic:
-            await self.find(target, follow=False)
+            it = await self.find(target, follow=False)
+            if it.kind is Kind.DIRECTORY:
+                raise ImageFileError(f"{target} in {self.name} is a directory, which has one name only; try: exo fs ln -s")
         with self.about(path):
             await (self.tree.symlink(target, path) if symbolic else self.tree.link(target, path))
 

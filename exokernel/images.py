@@ -81,7 +81,11 @@ def opened(place: Place, write: bool) -> Iterator[tuple[Disk, tuple[int, int]]]:
     """
     _check_there(place.image)
     extent = extent_of(place)
-    disk = Disk(path=place.image, drive=Ideal, private=not write)
+    try:
+        disk = Disk(path=place.image, drive=Ideal, private=not write)
+    except OSError as error:
+        size = place.image.stat().st_size
+        raise ImageError(f"{place.image} with its {size} bytes cannot be mapped into memory: {error.strerror}.") from None
     try:
         yield disk, extent or (0, disk.sectors)
     finally:

@@ -19,7 +19,7 @@ from contextlib import suppress
 from typing import ClassVar, Final, NoReturn
 
 from exokernel.abi.downcalls import REGISTER_WORDS, Exo
-from exokernel.abi.errors import Refused
+from exokernel.abi.errors import Error, Refused
 from exokernel.abi.flags import Access, Event, TrapReason
 from exokernel.abi.layout import OWN_PAGE, PAGE_SHIFT, PAGE_SIZE
 from exokernel.abi.pages import OwnPage, offset_of
@@ -49,6 +49,9 @@ _NUMBER: Final = OWN_PAGE + offset_of(OwnPage, "environment")
 _WORD: Final = (1 << 64) - 1
 _TEXT_AT_ONCE: Final = 1 << 15
 _NAME_MAXIMUM: Final = 4096
+_NO_ADDRESSES: Final = range(1 << 47, (1 << 64) - (1 << 47))
+"""What no page table can map, and the processor answers with an exception instead of a page fault."""
+_GENERAL_PROTECTION: Final = 13
 _SIGNALS: Final = {0: 8, 1: 5, 3: 5, 16: 8, 19: 8}
 """What Linux tells a program of these exceptions (SIGFPE and SIGTRAP); of the rest, SIGILL."""
 _SIGILL: Final = 4
@@ -190,7 +193,12 @@ class LibraryOS(ThreadCalls, FileCalls):
         """Call the method of a function's name with its arguments, and put the result into rax."""
         registers = await self.registers(context)
         arguments = [registers[index] for index in _ARGUMENTS[: len(function.parameters)]]
-        result = await getattr(self, function.name)(context, *arguments)
+        try:
+            result = await getattr(self, function.name)(context, *arguments)
+        except Refused as refused:
+            if refused.error is Error.BAD_ARGUMENT and any(argument in _NO_ADDRESSES for argument in arguments):
+                await self.unknown_trap(context, TrapReason.EXCEPTION, _GENERAL_PROTECTION)
+            raise
         if result is not None:
             await self.exo.set_register(context, RAX, result & _WORD)
 

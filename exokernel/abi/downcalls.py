@@ -640,7 +640,7 @@ class Exo:
         0x52,
         "disk",
         "0",
-        "CONTROL of the extent; to lend, a hold unless it is a partition",
+        "CONTROL of the extent; to lend, a hold unless it is a partition; for HOLD, CONTROL or WRITE of `env`",
         Error.DENIED,
         Error.BAD_SECTOR,
         Error.NO_SUCH_ENVIRONMENT,

@@ -7,11 +7,12 @@ who may use a partition, which are ours.
     ...                      the partitions, within the usable sectors
     last 33 sectors          the entries again, and in the very last one the backup header
 
-A header has a checksum of itself and one of the entries.  If the primary is damaged the backup stands for it; if both are,
-the table cannot be used.  There is a backup only where the first two sectors say that there is a table: the last sectors
-of an image without one may be a file's, and what stands in it is for anybody to choose.  Access records fill a partition of a type of its own that only the kernel writes: four for each
-entry of the table, a sector each, so that a record is written whole or not at all.  Names in them are relative to the first
-environment's, which is the root of all names.
+A header has a checksum of itself and one of the entries.  If the primary is damaged the backup stands for it; if both
+are, the table cannot be used.  There is a backup only where the first two sectors say that there is a table: the last
+sectors of an image without one may be a file's, and what stands in it is for anybody to choose.  Access records fill a
+partition of a type of its own that only the kernel writes: four for each entry of the table, a sector each, so that a
+record is written whole or not at all.  Names in them are relative to the first environment's, which is the root of all
+names.
 """
 
 from collections.abc import Callable, Sequence

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from exokernel.abi.errors import Error
 from exokernel.abi.flags import Rights, Sharing
+from exokernel.kernel import capabilities
+from exokernel.kernel.calls_environment import controls
 from exokernel.kernel.dispatch import serves
 from exokernel.kernel.environment import Context, Environment
 from exokernel.kernel.refusal import Refusal
@@ -38,6 +40,8 @@ def share_sectors(
     if not kernel.disk.rights(caller, extent) & Rights.CONTROL:
         raise Refusal(Error.DENIED)
     if sharing == Sharing.HOLD:
+        if not controls(caller, env) and not capabilities.rights(caller.ring, env.access) & Rights.WRITE:
+            raise Refusal(Error.DENIED)
         if env not in extent.holders:
             extent.holders.append(env)
     elif sharing == Sharing.LOAN and env is not caller and rights and not rights & ~LOANABLE:

@@ -1,10 +1,10 @@
 """Disk requests: who may make which, in what order they may begin, and what becomes of them.
 
-A request moves one to eight sectors between the disk and one frame.  Rights are checked when it is made, before the disk
-sees it, and again before data moves; the frame is not given to anybody else until it has ended.  The disk serves one at a time.  Which is next is
-the global disk policy's choice, among those whose own library lets them begin: a request waits there for those its
-environment made before it, as far as barriers, ordering or a flush say so, and for what the kernel itself writes onto its
-sectors."""
+A request moves one to eight sectors between the disk and one frame.  Rights are checked when it is made, before the
+disk sees it, and again before data moves; the frame is not given to anybody else until it has ended.  The disk serves
+one at a time.  Which is next is the global disk policy's choice, among those whose own library lets them begin: a
+request waits there for those its environment made before it, as far as barriers, ordering or a flush say so, and for
+what the kernel itself writes onto its sectors."""
 
 from __future__ import annotations
 
@@ -222,8 +222,10 @@ class DiskRequests(SectorTable):
         likes, and a loan that has ended since must not read or write what the lender keeps there now."""
         environment, extent = request.environment, request.extent
         assert extent is not None
-        if (extent.holders or extent.recorded is not None) and environment not in extent.holders:
-            if not self.rights(environment, extent) & (WRITE if request.write else READ):
+        somebodys = extent.holders or extent.recorded is not None
+        if somebodys and environment not in extent.holders:
+            allowed = self.rights(environment, extent)
+            if not allowed & (WRITE if request.write else READ):
                 return False
         if request.kernel or frame.lost or environment in frame.holders:
             return True

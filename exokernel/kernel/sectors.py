@@ -129,8 +129,8 @@ class SectorTable:
         extent.access.setdefault(holder, [None] * ACCESS_ENTRIES)[index] = entry
 
     def lend(self, environment: Environment, extent: Extent, borrower: Environment, granted: int) -> None:
-        """Lend an extent until the lender ends it, lets go, dies, or of a partition controls it no longer: what one holds, or
-        of a partition what one controls."""
+        """Lend an extent that one holds, or a partition that one controls, until the lender ends it, lets go or dies, or
+        controls the partition no longer."""
         if environment not in extent.holders and extent.recorded is None:
             raise Refusal(Error.DENIED)
         extent.loans[environment, borrower] = granted

@@ -19,7 +19,7 @@ from typing import Final
 
 from exokernel.abi.downcalls import Exo
 from exokernel.abi.errors import Refused
-from exokernel.abi.flags import ANY, ANYONE, SELF, Event
+from exokernel.abi.flags import ANY, SELF, Event
 from exokernel.abi.layout import OWN_PAGE
 from exokernel.abi.pages import OwnPage, offset_of
 from libos.files.calling import call_server
@@ -69,7 +69,7 @@ class FileServer:
         self._operations: Operations | None = None
         self._calls = 0
         self._served = 0
-        self._finished = False
+        self._finishing = self._finished = False
 
     async def run(self) -> None:
         """Mount the file system, let it be served until the creator has had enough, and end with 0; 1 if it could not be
@@ -106,6 +106,7 @@ class FileServer:
 
     async def call(self, context: int, caller: int, a: int, b: int, c: int, d: int, awaited: int) -> None:
         """One call; the reply's first word is the result."""
+        finishes = a == Operation.FINISH and caller == self._creator and not self._finishing
         self._calls += 1
         try:
             result = await self._answer(caller, a, (b, c, d))
@@ -116,14 +117,16 @@ class FileServer:
         finally:
             self._calls -= 1
         await self._exo.reply(result & _WORD)
-        if self._finished:
+        # Not before: the server ends as soon as its own context looks.
+        self._finished |= finishes and self._finishing
+        if self._finishing:
             await self._exo.wake(SELF)
 
     async def _answer(self, caller: int, operation: int, words: tuple[int, int, int]) -> int:
         if operation == Operation.READY:
             await self._wait(lambda: self._operations is not None)
             return 0
-        if self._operations is None or self._finished:
+        if self._operations is None or self._finishing:
             raise FileSystemError(Errno.EIO)
         if operation == Operation.FINISH:
             return await self._finish(caller, self._operations.files)
@@ -141,9 +144,8 @@ class FileServer:
     async def _finish(self, caller: int, files: FileSystem) -> int:
         if caller != self._creator:
             raise FileSystemError(Errno.EPERM)
-        self._finished = True
-        while self._calls > 1:
-            await self._exo.yield_(ANYONE)
+        self._finishing = True
+        await self._wait(lambda: self._calls == 1)
         await self._clients.bury(everybody=True)
         await files.unmount()
         return 0

@@ -17,7 +17,8 @@ one step.  Replacement is least recently used; dirty blocks are written many at 
 
 Giving frames back: `release` gives what the kernel asks for, clean blocks first.  With no frame to be had the cache works
 with those it has, and sleeps until there are frames if it has none.  Frames may also be taken by force; a clean block is
-then read again, and a dirty one is gone, which is a VolumeError.
+then read again, and a dirty one is gone, which is a VolumeError.  So while frames are scarce, from a `release` that leaves
+few until there are more, those of dirty blocks are reserved, if they are not too many.
 """
 
 from collections import OrderedDict, deque
@@ -35,6 +36,8 @@ _REQUESTS: Final = 48
 """Requests the cache has under way at once; the kernel's table has 64, and others need some."""
 _BATCH: Final = 24
 """Blocks that are read ahead, or written, together."""
+_FEW: Final = 128
+"""With fewer frames than this a cache that has been asked for some guards its dirty blocks."""
 _PATIENCE: Final = 64
 """Misses from one refusal of a frame to the next attempt to have more of them."""
 
@@ -67,6 +70,7 @@ class BlockCache:
         self._ahead: deque[Slot] = deque()
         self._flying = 0
         self._grow_at = 0
+        self._scarce = False
 
     # Blocks.
 
@@ -108,6 +112,8 @@ class BlockCache:
             if self._sleepers.count:
                 await self._sleepers.wake()
             if done:
+                if self._scarce:
+                    await self._guard()
                 return
             slot.dirty = slot.dirty and not whole
             self._lose(slot)
@@ -140,6 +146,7 @@ class BlockCache:
     async def copy_out(self, block: int, place: int, flags: int = 0) -> int:
         """Begin to write the contents of `block`, which must be held, to the block number `place`; gives the request, which
         the caller has to wait for before he changes the block.  `flags`: Transfer."""
+        await self._look_for_losses()
         slot = await self._find(block)
         return await self.volume.begin_write(place * self._sectors, self._sectors, slot.frame, flags=flags)
 
@@ -184,11 +191,27 @@ class BlockCache:
                     with suppress(VolumeError):
                         await self._settle(slot)
             given += await self._give_clean(count - given)
-        if given < count:
+        while given < count:
+            # While these are written others may take them into use again, so there may be need for more.
             dirty = (block for block, slot in self._slots.items() if slot.dirty and self._may_go(slot))
-            await self._write(sorted(islice(dirty, count - given)), sleep=False)
+            chosen = sorted(islice(dirty, count - given))
+            if not chosen:
+                break
+            await self._write(chosen, sleep=False)
             given += await self._give_clean(count - given)
+        self._scarce = True
+        await self._guard()
         return given
+
+    async def _guard(self) -> None:
+        """While frames are scarce, see to it that those of dirty blocks are not taken by force."""
+        if self.frames >= _FEW:
+            self._scarce = False
+        await self._pool.unguard(lambda slot: not self._scarce or not slot.dirty)
+        if self._scarce:
+            for slot in list(self._slots.values()):
+                if slot.dirty and self._slots.get(slot.block) is slot:
+                    await self._pool.guard(slot)
 
     async def _give_clean(self, count: int) -> int:
         given = 0
@@ -257,7 +280,6 @@ class BlockCache:
 
     async def _read_in(self, block: int) -> None:
         """Read a block that is not in memory, unless somebody else does so."""
-        await self._look_for_losses()
         begun = await self._begin(block)
         if begun is None:
             return
@@ -268,16 +290,20 @@ class BlockCache:
         finally:
             slot.wanted -= 1
 
-    async def _take(self, block: int) -> Slot | None:
-        """An empty slot, entered under `block`; None if the block has come in by itself meanwhile."""
+    async def _take(self, block: int, for_request: bool = False) -> Slot | None:
+        """An empty slot, entered under `block`; None if the block has come in by itself meanwhile.  `for_request`: its
+        frame had not been taken a moment ago."""
         if not 0 <= block < self.blocks:
             raise VolumeError(f"Block {block} lies outside the volume of {self.blocks} blocks.")
-        while not self._pool.spare:
-            if self._pool.has_room and (self.misses >= self._grow_at or not self._slots):
-                if await self._pool.grow():
-                    continue
-                self._grow_at = self.misses + _PATIENCE
-            await self._make_room()
+        while True:
+            while not self._pool.spare:
+                if self._pool.has_room and (self.misses >= self._grow_at or not self._slots):
+                    if await self._pool.grow():
+                        continue
+                    self._grow_at = self.misses + _PATIENCE
+                await self._make_room()
+            if not for_request or not (await self._look_for_losses() or not self._pool.spare):
+                break
         if block in self._slots:
             return None
         slot = self._pool.spare.pop()
@@ -326,29 +352,30 @@ class BlockCache:
     async def _begin(self, block: int) -> tuple[Slot, int] | None:
         """Begin to read a block that is not in memory; gives its slot and the request.  Gives None if somebody else has
         begun that meanwhile."""
-        while self._flying >= _REQUESTS:
-            await self._one_less()
-        slot = await self._take(block)
-        if slot is None:
-            return None
-        slot.busy = True
-        self._flying += 1
-        try:
-            return slot, await self.volume.begin_read(block * self._sectors, self._sectors, slot.frame)
-        except VolumeError:
-            await self._ended(slot, False)
-            raise
+        while True:
+            while self._flying >= _REQUESTS:
+                await self._one_less()
+            slot = await self._take(block, for_request=True)
+            if slot is None:
+                return None
+            slot.busy = True
+            self._flying += 1
+            try:
+                return slot, await self.volume.begin_read(block * self._sectors, self._sectors, slot.frame)
+            except VolumeError:
+                lost = await self._pool.is_lost(slot)
+                if lost:
+                    self._lose(slot)
+                await self._ended(slot, False)
+                if not lost:
+                    raise
 
     async def _begin_reading(self, blocks: Iterable[int]) -> None:
         """Begin to read those blocks that are not in memory, and leave the requests for others to wait for."""
-        looked = False
         for block in blocks:
             if block in self._slots:
                 self._slots.move_to_end(block)
                 continue
-            if not looked:
-                await self._look_for_losses()
-                looked = True
             while len(self._ahead) >= _BATCH:
                 await self._one_less()
             begun = await self._begin(block)
@@ -393,7 +420,7 @@ class BlockCache:
         self._flying -= 1
         if well or slot.filled:
             slot.filled = True
-        else:
+        elif self._slots.get(slot.block) is slot:
             self._put_aside(slot)
         await self._sleepers.wake()
 
@@ -422,7 +449,8 @@ class BlockCache:
                 slot = self._slots.get(block)
             if slot is not None and slot.dirty and block not in self._held:
                 await self._begin_write(slot, under_way, errors)
-                await self._finish(under_way, errors)
+                while under_way:
+                    await self._finish(under_way, errors)
         if errors:
             raise errors[0]
 
@@ -433,6 +461,10 @@ class BlockCache:
                 await self._finish(under_way, errors)
             else:
                 await self._one_less()
+        try:
+            await self._look_for_losses()
+        except VolumeError as error:
+            errors.append(error)
         if self._slots.get(block) is not slot or slot.busy or not slot.dirty or block in self._held:
             return
         slot.busy, slot.dirty = True, False
@@ -459,12 +491,19 @@ class BlockCache:
 
     # Frames taken by force.
 
-    async def _look_for_losses(self) -> None:
-        """Before any request: a frame that has been taken may be somebody else's by now."""
-        if await self._pool.some_taken():
-            for slot in list(self._slots.values()):
-                if not slot.busy and await self._pool.is_lost(slot):
+    async def _look_for_losses(self) -> bool:
+        """Before any request: a frame that has been taken may be somebody else's by now.  Gives whether any has been."""
+        taken = await self._pool.some_taken()
+        errors: list[VolumeError] = []
+        for slot in list(self._slots.values()) if taken else ():
+            if not slot.busy and await self._pool.is_lost(slot):
+                try:
                     self._lose(slot)
+                except VolumeError as error:
+                    errors.append(error)
+        if errors:
+            raise errors[0]
+        return taken
 
     def _lose(self, slot: Slot) -> None:
         """The frame of a slot has been taken.  Raises VolumeError if the only copy of the block was in it."""

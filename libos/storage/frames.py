@@ -17,6 +17,8 @@ _EVENTS: Final = OWN_PAGE + offset_of(OwnPage, "events")
 _WOKEN: Final = _EVENTS + 8 * Event.WOKEN
 _FRAMES: Final = _EVENTS + 8 * Event.FRAMES
 _TAKEN: Final = OWN_PAGE + offset_of(OwnPage, "taken_total")
+_GUARDED: Final = 40
+"""Frames that are guarded at once: the kernel lets an environment reserve 64, and others need some."""
 _NO_MORE: Final = (Error.NO_FRAME, Error.OVER_QUOTA)
 _READ_WRITE: Final = int(Rights.READ | Rights.WRITE)
 
@@ -68,6 +70,8 @@ class FramePool:
 
     def __init__(self, exo: Exo, base: int, capacity: int, sleepers: Sleepers) -> None:
         self.spare: list[Slot] = []
+        self.guarded: dict[int, Slot] = {}
+        """By number, the frames that must not be taken by force."""
         self.growing = 0
         """How many contexts are about to get one frame more."""
         self._exo = exo
@@ -117,6 +121,7 @@ class FramePool:
         """Let go of a frame that is in no list any more; gives 1, or 0 if it had been taken."""
         lost = await self.is_lost(slot)
         self._places.append(slot.address)
+        self.guarded.pop(slot.frame, None)
         if lost:
             return 0
         await self._exo.dealloc_page(slot.frame)
@@ -124,7 +129,26 @@ class FramePool:
 
     def lost(self, slot: Slot) -> None:
         """The frame of a slot, which is in no list any more, has been taken."""
+        self.guarded.pop(slot.frame, None)
         self._places.append(slot.address)
+
+    async def guard(self, slot: Slot) -> None:
+        """Let the frame of a slot not be taken by force; nothing happens if there can be no more such."""
+        if slot.frame in self.guarded or len(self.guarded) >= _GUARDED:
+            return
+        self.guarded[slot.frame] = slot
+        try:
+            await self._exo.reserve_page(slot.frame)
+        except Refused:
+            self.guarded.pop(slot.frame, None)
+
+    async def unguard(self, needless: Callable[[Slot], bool]) -> None:
+        """Guard those no longer of which it is `needless`."""
+        for frame, slot in list(self.guarded.items()):
+            if self.guarded.get(frame) is slot and needless(slot):
+                del self.guarded[frame]
+                with suppress(Refused):
+                    await self._exo.reserve_page(frame, 0)
 
     async def is_lost(self, slot: Slot) -> bool:
         """Whether the frame of a slot has been taken by force; it may be somebody else's by now."""

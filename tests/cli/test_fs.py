@@ -205,6 +205,20 @@ def test_a_put_file_keeps_mode_owner_and_times(image: Path, folder: Path) -> Non
     assert (told["uid"], told["gid"]) == (it.st_uid, it.st_gid)
 
 
+def test_files_older_than_1970_and_younger_than_2038_are_put_with_the_nearest_time(image: Path, here: Path) -> None:
+    (here / "old").mkdir()
+    for name, time in (("file", -1_000_000_000), ("young", 1 << 32)):
+        (here / "old" / name).write_text("contents")
+        os.utime(here / "old" / name, (time, time))
+    os.utime(here / "old", (-1, -1))
+    fs("put", "-r", image, "old", "/")
+    fs("put", image, "old/file", "/")
+    times = [
+        one["modified"] for one in json.loads(fs("stat", image, "/old", "/old/file", "/old/young", "/file", "--json").out)
+    ]
+    assert times == [0, 0, (1 << 31) - 1, 0]
+
+
 def test_standard_input_and_pipes_are_put(image: Path, here: Path) -> None:
     os.mkfifo(here / "pipe")
     writer = threading.Thread(target=lambda: (here / "pipe").write_bytes(RANDOM))
@@ -298,7 +312,7 @@ def test_a_put_that_is_interrupted_leaves_nothing(image: Path, here: Path) -> No
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert err == "exo: Interrupted; nothing half done was left.\n"
+    assert err == "exo: Interrupted; every file is there whole or not at all.\n"
     judges.assert_silent(image)
     assert fs("ls", image).out == "lost+found\n"
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import json
 import os
 import threading
 from pathlib import Path
@@ -49,6 +50,12 @@ def image(here: Path) -> Path:
         (["cat", "disk.img", "/xyz/a"], "There is no /xyz in disk.img; see: exo fs ls disk.img /"),
         (["cat", "disk.img", "/docs"], "/docs in disk.img: it is a directory."),
         (["ls", "disk.img", "/plain/x"], "/plain/x in disk.img: a part of the path is not a directory."),
+        (["ls", "disk.img", "/loose"], "/loose in disk.img is a symbolic link to docs/gone, which is not there."),
+        (["cat", "disk.img", "/loose/x"], "/loose in disk.img is a symbolic link to docs/gone, which is not there."),
+        (["cat", "disk.img", "/pipe"], "/pipe in disk.img is a fifo, which has no contents."),
+        (["tree", "disk.img", "/plain"], "/plain in disk.img is no directory; see: exo fs stat disk.img /plain"),
+        (["get", "disk.img", "/plain", "new.img/"], "There is no directory new.img/ on this computer; make it with: mkdir"),
+        (["get", "disk.img", "/plain", "-"], "- is no file of this computer; to see /plain: exo fs cat disk.img /plain"),
         (["stat", "disk.img", ""], "There is no '' in disk.img."),
         (["get", "disk.img", "/docs", "out"], "/docs in disk.img is a directory; get it and all in it with: exo fs get -r"),
         (["get", "disk.img", "/plain", "no/where"], "no/where on this computer: no such file or directory."),
@@ -66,10 +73,12 @@ def image(here: Path) -> Path:
         (["rm", "disk.img", "/plan"], "There is no /plan in disk.img; did you mean /plain?"),
         (["rm", "-r", "disk.img", "/"], "/ in disk.img cannot be removed; name what is in it."),
         (["rm", "-r", "disk.img", "/docs/."], "/docs/. in disk.img cannot be removed; name what is in it."),
-        (["mv", "disk.img", "/docs", "/docs/in"], "/docs to /docs/in in disk.img: this makes no sense."),
+        (["mv", "disk.img", "/docs", "/docs/in"], "/docs in disk.img cannot go into itself, to /docs/in."),
+        (["mv", "disk.img", "/docs", "/docs"], "/docs in disk.img cannot go into itself, to /docs/docs."),
+        (["mv", "disk.img", "/", "/docs"], "/ in disk.img cannot go into itself, to /docs/."),
         (["mv", "disk.img", "/docs", "/plain"], "/docs to /plain in disk.img: a part of the path is not a directory."),
         (["ln", "disk.img", "/plain", "/docs/readme"], "/docs/readme in disk.img: it exists already."),
-        (["ln", "disk.img", "/docs", "/more"], "/more in disk.img: this is not permitted."),
+        (["ln", "disk.img", "/docs", "/more"], "/docs in disk.img is a directory, which has one name only; try: exo fs"),
         (["ln", "-s", "disk.img", "x", "/plain"], "/plain in disk.img: it exists already."),
         (["mkdir", "disk.img", "/" + "x" * 256], "in disk.img: the name is too long."),
         (["mkfs", "new.img"], "There is no image new.img; say how large a new one is to be, such as --size 64M."),
@@ -91,6 +100,7 @@ def test_a_wrong_word_is_answered_with_a_sentence(here: Path, image: Path, words
     (here / "plain").mkdir()
     (here / "docs").write_text("a file here, a directory there")
     (here / "empty.img").write_bytes(bytes(1 << 20))
+    judges.debugfs(image, ["symlink /loose docs/gone", "mknod pipe p"], write=True)
     before = image.read_bytes()
     assert sentence in exo("fs", *words).sentences
     assert not (here / "new.img").exists()
@@ -202,6 +212,26 @@ def test_a_corrupt_image_is_a_sentence(image: Path, command: list[str]) -> None:
         "fs", command[0], "disk.img", *command[1:]
     )  # fmt: skip
     assert "To see what else is wrong: e2fsck -fn disk.img" in ended.sentences
+
+
+def test_a_corrupt_partition_is_examined_where_it_lies(here: Path) -> None:
+    assert exo("disk", "new", "parts.img", "--size", "8M", "--partition", "home").status == 0
+    assert exo("fs", "mkfs", "parts.img:home").status == 0
+    start = 512 * int(json.loads(exo("disk", "info", "parts.img", "--json").out)["partitions"][1]["first_sector"])
+    with open(here / "parts.img", "r+b") as file:
+        file.seek(start + 2048)
+        file.write(b"\xa5" * 1024)
+    sentence = exo("fs", "ls", "parts.img:home").sentences
+    assert sentence.endswith(f"To see what else is wrong: e2fsck -fn 'parts.img?offset={start}'")
+
+
+def test_an_image_that_does_not_fit_into_memory_is_a_sentence(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*more: Any, **named: Any) -> Any:
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr("exokernel.images.Disk", refuse)
+    sentence = "disk.img with its 4194304 bytes cannot be mapped into memory: Cannot allocate memory."
+    assert exo("fs", "ls", "disk.img").sentences == sentence
 
 
 @pytest.mark.parametrize("name", [b"a/b", b"../", b"..\0", b"\0\0\0"])

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from libos.filesystems.ext3.filesystem import Ext3
+from libos.filesystems.ext3.journal import Journal
 from libos.filesystems.interface import Errno, FileSystem, FileSystemError, Kind
 from tests.filesystems import judges
 from tests.filesystems.stages import OnDisk, Session
@@ -450,7 +451,9 @@ def test_fsync_in_writeback_mode_stores_what_a_commit_for_room_has_left_behind(d
         assert isinstance(files, Ext3)
         number = await files.create(files.root, b"f", 0o600)
         await files.write(number, 0, contents(4 * KIB))
-        await files._mounted.journal.commit_for_room()
+        journal = files._mounted.journal
+        assert isinstance(journal, Journal)
+        await journal.commit_for_room()
         await (files.fdatasync(number) if datasync else files.fsync(number))
         before = files.statistics.transactions
         await files.fsync(number)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from exokernel.abi.downcalls import Exo
-from exokernel.abi.errors import Refused
+from exokernel.abi.errors import Error, Refused
 from exokernel.abi.flags import Event, Sharing
 from exokernel.abi.layout import FRAME_TABLE, PAGE_SIZE
 from exokernel.abi.pages import FRAME_HOLDER_MASK
@@ -500,6 +500,40 @@ def test_one_position_is_moved_by_one_call_at_a_time() -> None:
 
     world.run(main)
     assert sorted(parts) == [b"%010d" % number for number in range(60)]
+
+
+@pytest.mark.parametrize("cpus", [1, 2])
+def test_the_server_does_not_end_before_it_has_unmounted_whatever_calls_end_meanwhile(cpus: int) -> None:
+    class Unmounting(Slow):
+        unmounted = False
+
+        async def unmount(self) -> None:
+            await self._wait()
+            await super().unmount()
+            self.unmounted = True
+
+    files = Unmounting()
+    world = World(files, cpus=cpus)
+
+    async def pest(client: Raw) -> None:
+        await client.attach()
+        while True:
+            try:
+                await client.exo.send(world.server, int(Operation.CLOSE), 5)
+            except Refused as refused:
+                if refused.error is not Error.BUSY:
+                    return
+            await client.exo.block(Event.TIME, 0, await client.exo.time() + 20_000)
+
+    async def main(exo: Exo, client: Raw) -> None:
+        handle = await with_file(client, b"x" * 5000)
+        await world.spawn(exo, pest)
+        await exo.block(Event.TIME, 0, await exo.time() + 1_000_000)
+        files.cycles = 200_000
+        await exo.send(world.server, int(Operation.READ_AT), handle, DATA_SIZE | CONTENTS, 0)
+
+    world.run(main)
+    assert files.unmounted
 
 
 def test_who_comes_after_the_end_is_told_that_nobody_is_there() -> None:

@@ -264,3 +264,16 @@ def test_the_header_for_libraries_says_what_python_says() -> None:
         assert f"#define FILES_{operation.name} {operation.value}\n" in text
     assert {name for name in vars(FileCalls) if name.startswith("os_")} == {row[0] for row in FILE_ROWS}
     assert {name for name in vars(LinkedFiles) if name.startswith("os_")} == {row[0] for row in FILE_ROWS}
+
+
+@pytest.mark.parametrize("call", ["os_open(bad, 0, 0)", "os_read_file(file, bad, 9)", "os_rename(name, bad)"])
+def test_an_address_that_no_processor_has_ends_the_program_and_no_other(over: Any, call: str, tmp_path: Path) -> None:
+    source = c_program(
+        tmp_path,
+        "static char name[3] = \"/a\"; char *bad = (char *)0x800000000000;\n"
+        f"long file = os_open(name, OS_OPEN_BOTH | OS_OPEN_CREATE, 0600); os_write_file(file, name, 2);\n"
+        f"os_seek(file, 0, OS_FROM_START); (void)name; return (int){call};",
+    )  # fmt: skip
+    (ended,) = Machine(mount=memory).run([over(source)])
+    assert ended.status == 132
+    assert ended.output.startswith("trap: exception 13 at rip" if over is native else "trap: exception 13, rip")

@@ -73,6 +73,12 @@ def test_an_extent_is_lent_to_read_and_write_and_nothing_else(rights: int) -> No
     assert result.error(0) is Error.BAD_ARGUMENT
 
 
+def test_nobody_is_made_a_holder_by_a_stranger() -> None:
+    """Else whoever ends could leave the sectors to somebody who knows nothing of them, and never come back for them."""
+    result = attack(BEGIN + "exo share_sectors, r13, {victim}, {Sharing_HOLD}, 15\n note rax\n exit 1")
+    assert result.error(0) is Error.DENIED
+
+
 def test_requests_are_bounded() -> None:
     result = attack(
         BEGIN + "xor rbx, rbx\n more: exo read_sectors, r13, 8, r12, 0\n test rax, rax\n js full\n inc rbx\n jmp more\n"

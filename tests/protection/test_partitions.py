@@ -192,7 +192,6 @@ def test_entries_among_the_usable_sectors_are_no_table(tmp_path: Path, entries_a
         Disk(0, tmp_path / "disk")
 
 
-
 def _lent_by_a_controller(image: Path, one: int, ends: Callable[[int, int], Awaitable[None]]) -> Error | None:
     """An environment that controls the partition by its list lends it to another; after `ends(one, lender)` the borrower
     reads: what it is told."""
@@ -200,7 +199,8 @@ def _lent_by_a_controller(image: Path, one: int, ends: Callable[[int, int], Awai
     with machine(disk=Disk(64, image)) as made:
 
         async def init() -> None:
-            borrower = await made.guest("exo read_sectors, {one}, 1, {data_frame}, 0\n note rax\n exit 1", start=False, one=one)
+            reads = "exo read_sectors, {one}, 1, {data_frame}, 0\n note rax\n exit 1"
+            borrower = await made.guest(reads, start=False, one=one)
             lender = await made.guest(
                 "exo share_sectors, {one}, {borrower}, {Sharing_LOAN}, 1\n note rax\n"
                 " exo block, {Event_WOKEN}, 0, {FOREVER}\n exit 1",

@@ -134,6 +134,79 @@ def test_a_cache_gives_frames_back_when_it_is_asked_and_nothing_is_lost(machine:
         assert page(machine, block).startswith(f"5 {block}".encode())
 
 
+def test_blocks_of_a_transaction_stay_when_the_kernel_takes_what_it_was_not_given(machine: DiskMachine) -> None:
+    cache = BlockCache(Volume(Exo(), 0, machine.sectors), PAGE_SIZE, BASE, 200)
+    later = range(100, 103)
+
+    async def job(volume: Volume) -> int:
+        for block in range(30):
+            cache.hold(block)
+            await cache.write(block, b"held")
+        await cache.read_run(50, 100)
+        assert await cache.release(95) == 95
+        for block in later:
+            cache.hold(block)
+            await cache.write(block, b"held")
+        environment = max(machine.kernel.environments.values(), key=lambda one: len(one.held))
+        machine.kernel.revocation.ask(environment, 20, None)
+        for block in [*range(30), *later]:
+            assert await cache.read(block, 0, 4) == b"held"
+            cache.let_go(block)
+        taken = int.from_bytes(await Exo().read(TAKEN, 8), "little")
+        await cache.close()
+        assert not environment.reserved
+        return taken
+
+    assert together(machine, [job])[0] > 1
+    assert all(page(machine, block).startswith(b"held") for block in [*range(30), *later])
+
+
+def test_release_writes_on_when_others_change_what_it_has_written(machine: DiskMachine) -> None:
+    async def main(volume: Volume) -> None:
+        cache = BlockCache(volume, PAGE_SIZE, BASE, 20)
+        for block in range(20):
+            await cache.write(block, b"first")
+        write, calls = cache._write, 0
+
+        async def written(blocks: list[int], sleep: bool = True) -> None:
+            nonlocal calls
+            calls += 1
+            await write(blocks, sleep)
+            for block in blocks if calls == 1 else ():
+                await cache.write(block, b"again")
+
+        cache._write = written  # type: ignore[method-assign]
+        assert await cache.release(8) == 8
+        await cache.close()
+
+    machine.run(main)
+    assert sum(page(machine, block).startswith(b"again") for block in range(20)) == 8
+
+
+class _Taking(Exo):
+    """The first frame that something is to be read into is taken a moment before."""
+
+    def __init__(self) -> None:
+        self._once = True
+
+    async def read_sectors(self, sector: int, count: int, frame: int, offset: int = 0, flags: int = 0) -> int:
+        if self._once:
+            self._once = False
+            await self.dealloc_page(frame)
+        return await super().read_sectors(sector, count, frame, offset, flags)
+
+
+def test_a_frame_taken_just_before_a_block_is_read_into_it_is_replaced(machine: DiskMachine) -> None:
+    async def main(volume: Volume) -> None:
+        cache = BlockCache(Volume(_Taking(), 0, volume.sectors), PAGE_SIZE, BASE, 20)
+        assert await cache.read(5) == page(machine, 5)
+        assert await cache.read_run(6, 20) == b"".join(page(machine, block) for block in range(6, 26))
+        await cache.close()
+        assert len(cache._pool._places) == cache.capacity
+
+    machine.run(main)
+
+
 def test_clean_blocks_whose_frames_are_taken_by_force_are_read_again(machine: DiskMachine) -> None:
     got: list[int] = []
     cache = BlockCache(Volume(Exo(), 0, machine.sectors), PAGE_SIZE, BASE, 200)

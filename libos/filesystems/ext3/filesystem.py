@@ -341,9 +341,14 @@ class Ext3(FileSystem):
     async def unmount(self) -> None:
         async with self._lock.exclusive():
             try:
-                if not self._mounted.read_only:
-                    await self._store_access_times()
-                await unmount_parts(self._mounted)
+                try:
+                    if not self._mounted.read_only:
+                        await self._store_access_times()
+                except (VolumeError, FileSystemError):
+                    self._mounted.give_up()
+                    raise
+                finally:
+                    await unmount_parts(self._mounted)
             except VolumeError as error:
                 raise FileSystemError(Errno.EIO, str(error)) from None
 

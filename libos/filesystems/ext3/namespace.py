@@ -278,5 +278,7 @@ class Namespace:
 def _leaves_parent(parent: Inode) -> None:
     """A directory has one directory less in it.  Raises CorruptFileSystem if none was counted."""
     if parent.links <= _LINKS_OF_ITS_OWN:
-        raise CorruptFileSystem(f"The links of directory {parent.number} cannot be {parent.links}: there is a directory in it.")
+        raise CorruptFileSystem(
+            f"The links of directory {parent.number} cannot be {parent.links}: there is a directory in it."
+        )
     parent.links -= 1
