@@ -120,10 +120,8 @@ class Disk:
         self._lock(self._file, path, private)
         if size == 0 or size % SECTOR_SIZE:
             self._file.close()
-            raise DiskError(
-                f"The disk image {path} has {size} bytes, which is not a whole number of {SECTOR_SIZE}-byte sectors; "
-                f"make one with: truncate -s 64M {path}"
-            )
+            what = f"has {size} bytes, which is not a whole number of {SECTOR_SIZE}-byte sectors" if size else "is empty"
+            raise DiskError(f"{path} {what}, so it is no disk image; a new one is made by: truncate -s 64M NEW.img")
         access = mmap.ACCESS_COPY if private else mmap.ACCESS_WRITE
         return size // SECTOR_SIZE, mmap.mmap(self._file.fileno(), size, access=access)
 

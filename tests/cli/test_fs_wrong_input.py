@@ -42,7 +42,7 @@ def image(here: Path) -> Path:
         (["ls", "dsk.img"], "There is no image dsk.img; did you mean disk.img?"),
         (["ls", "other"], "There is no image other; make one with: exo fs mkfs other --size 64M"),
         (["ls", "."], ". is not a disk image, but a directory."),
-        (["ls", "file"], "The disk image file has 8 bytes, which is not a whole number of 512-byte sectors"),
+        (["ls", "file"], "file has 8 bytes, which is not a whole number of 512-byte sectors"),
         (["ls", "empty.img"], "There is no file system in empty.img; make one with: exo fs mkfs empty.img"),
         (["ls", "disk.img:2"], "disk.img has no partitions; make one that has with: exo disk new"),
         (["ls", "disk.img", "/dosc"], "There is no /dosc in disk.img; did you mean /docs?"),

@@ -181,8 +181,8 @@ def test_an_input_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     ("size", "sentence"),
     [
         (None, "The disk image disk cannot be opened for reading and writing: No such file or directory."),
-        (0, "The disk image disk has 0 bytes, which is not a whole number of 512-byte sectors; make one with: truncate"),
-        (1000, "The disk image disk has 1000 bytes, which is not a whole number of 512-byte sectors"),
+        (0, "disk is empty, so it is no disk image; a new one is made by: truncate"),
+        (1000, "disk has 1000 bytes, which is not a whole number of 512-byte sectors"),
     ],
 )
 def test_a_disk_image_that_cannot_be_used_is_refused(tmp_path: Path, size: int | None, sentence: str) -> None:

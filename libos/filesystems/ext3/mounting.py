@@ -25,7 +25,7 @@ async def mount(volume: Volume, *, base: int, capacity: int, mode: str, read_onl
     cache = BlockCache(volume, geometry.block_size, base, capacity)
     try:
         return await _assemble(cache, geometry, mode, read_only, epoch)
-    except BaseException:
+    except Exception:
         await cache.close()
         raise
 
@@ -35,9 +35,12 @@ async def _superblock(volume: Volume, base: int) -> bytes:
         raise CorruptFileSystem(f"The volume has {volume.size} bytes, too few for a file system.")
     cache = BlockCache(volume, SUPERBLOCK_SIZE, base, 1)
     try:
-        return await cache.read(SUPERBLOCK_OFFSET // SUPERBLOCK_SIZE)
-    finally:
+        raw = await cache.read(SUPERBLOCK_OFFSET // SUPERBLOCK_SIZE)
+    except Exception:
         await cache.close()
+        raise
+    await cache.close()
+    return raw
 
 
 async def _assemble(cache: BlockCache, geometry: Geometry, mode: str, read_only: bool, epoch: int) -> Mounted:
